@@ -1,0 +1,293 @@
+//! The decision: where the bridge would send a frame, if that can be proved.
+//!
+//! Mirrors `br_handle_frame`, `br_handle_frame_finish`, `__allowed_ingress`, `should_deliver`, `br_handle_vlan` and
+//! `br_dev_queue_push_xmit` (net/bridge) for known unicast; everything else is passed with the reason's name.
+
+use crate::{
+    frame::{Frame, Tag, is_tag},
+    mac::Mac,
+    maps::{Port, fdb_flags, port_flags},
+    reason::Reason,
+};
+
+/// What the decision may ask.
+pub trait Tables {
+    /// The port in `slot`.
+    fn port(&self, slot: u16) -> Option<&Port>;
+    /// The FDB entry of `mac` in `fid`, if its generation is current. `vid` is the kernel's VLAN id of the entry.
+    fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry>;
+    /// `CLOCK_MONOTONIC` in nanoseconds, a tick coarse.
+    fn now(&self) -> u64;
+}
+
+/// An FDB entry as the decision sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The port behind which the address is.
+    pub slot: u16,
+    /// [`fdb_flags`].
+    pub flags: u16,
+    /// When the source wants a frame to go to the bridge.
+    pub refresh_at: u64,
+}
+
+/// What to do to the outer tag on the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// The frame leaves as it came.
+    Keep,
+    /// Put this tag in front.
+    Push(Tag),
+    /// Take the outer tag off.
+    Pop,
+    /// Give the outer tag this control information (priority tag to VLAN tag, PCP kept).
+    Retag(Tag),
+}
+
+/// What to do with the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it out of the port in `slot`.
+    Forward {
+        /// Slot of the egress port.
+        slot: u16,
+        /// Interface index of the egress port.
+        ifindex: u32,
+        /// [`port_flags`] of the egress port.
+        flags: u32,
+        /// Change of the tag.
+        edit: Edit,
+    },
+    /// Leave it to the bridge.
+    Pass(Reason),
+}
+
+/// The verdict and the VLAN it was made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do.
+    pub verdict: Verdict,
+    /// The forwarding id, once the frame was classified.
+    pub fid: Option<u16>,
+    /// The kernel's VLAN id of the frame, once classified; 0 on a VLAN-unaware bridge.
+    pub vid: u16,
+}
+
+impl Decision {
+    #[inline(always)]
+    const fn pass(reason: Reason) -> Self {
+        Self { verdict: Verdict::Pass(reason), fid: None, vid: 0 }
+    }
+}
+
+/// Decides on `frame`, which came in at the port in slot `ingress`.
+#[inline(always)]
+pub fn decide<T: Tables>(tables: &T, ingress: u16, frame: &Frame) -> Decision {
+    let Some(port) = tables.port(ingress) else {
+        return Decision::pass(Reason::Inconsistent);
+    };
+    let flags = port.flags;
+    if flags & port_flags::INGRESS == 0 {
+        return Decision::pass(slow_reason(port));
+    }
+    if let Some(reason) = refuse_addresses_and_protocols(frame) {
+        return Decision::pass(reason);
+    }
+    let class = match classify(port, flags, frame) {
+        Ok(class) => class,
+        Err(reason) => return Decision::pass(reason),
+    };
+    let verdict = match check_source(tables, port, flags, ingress, &class, frame) {
+        Some(reason) => Verdict::Pass(reason),
+        None => forward(tables, flags, ingress, &class, frame),
+    };
+    Decision { verdict, fid: Some(class.fid), vid: class.vid }
+}
+
+#[inline(always)]
+fn slow_reason(port: &Port) -> Reason {
+    #[expect(clippy::cast_possible_truncation, reason = "reasons are numbered in a byte")]
+    match Reason::from_u8(port.slow_reason as u8) {
+        Some(reason) => reason,
+        None => Reason::Inconsistent,
+    }
+}
+
+/// What the bridge never treats as plain unicast: `br_handle_frame`, and the protocols that it may answer or consume.
+#[inline(always)]
+fn refuse_addresses_and_protocols(frame: &Frame) -> Option<Reason> {
+    if !frame.src.is_valid_source() {
+        return Some(Reason::InvalidSource);
+    }
+    if frame.dst.is_multicast() {
+        return Some(if frame.dst.is_broadcast() { Reason::Broadcast } else { Reason::Multicast });
+    }
+    if frame.ethertype < 0x0600 {
+        return Some(Reason::Llc);
+    }
+    match frame.ethertype {
+        // ARP, RARP, EAPOL, LLDP, MRP, CFM, slow protocols, PTP
+        0x0806 | 0x8035 | 0x888e | 0x88cc | 0x88e3 | 0x8902 | 0x8809 | 0x88f7 => return Some(Reason::ControlProtocol),
+        _ => {}
+    }
+    if frame.neighbour_discovery {
+        return Some(Reason::NeighbourDiscovery);
+    }
+    None
+}
+
+/// The VLAN that the frame belongs to.
+#[derive(Clone, Copy)]
+struct Class {
+    fid: u16,
+    vid: u16,
+    /// On a VLAN-aware bridge: the tag that the frame carries inside the bridge, and how it came in.
+    inside: Option<Inside>,
+}
+
+#[derive(Clone, Copy)]
+struct Inside {
+    tag: Tag,
+    arrived: Arrived,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrived {
+    Untagged,
+    PriorityTagged,
+    Tagged,
+}
+
+/// `__allowed_ingress`.
+#[inline(always)]
+fn classify(port: &Port, flags: u32, frame: &Frame) -> Result<Class, Reason> {
+    let fid_base = port.fid_base;
+    if flags & port_flags::VLAN_AWARE == 0 {
+        return Ok(Class { fid: fid_base, vid: 0, inside: None });
+    }
+    let pvid = port.pvid & 0x0fff;
+    let tpid = port.tpid;
+    let (tci, arrived) = match frame.tag {
+        // The bridge would push a second tag.
+        Some(tag) if tag.tpid != tpid => return Err(Reason::TagProtocol),
+        Some(tag) if tag.vid() != 0 => (tag.tci, Arrived::Tagged),
+        Some(_) | None if pvid == 0 => return Err(Reason::NoPvid),
+        // Only the VLAN id is set: PCP and DEI stay.
+        Some(tag) => (tag.tci | pvid, Arrived::PriorityTagged),
+        None => (pvid, Arrived::Untagged),
+    };
+    let tag = Tag { tpid, tci };
+    let vid = tag.vid();
+    if !port.is_member(vid) {
+        return Err(Reason::IngressVlan);
+    }
+    Ok(Class { fid: fid_base.wrapping_add(vid), vid, inside: Some(Inside { tag, arrived }) })
+}
+
+/// The part of `br_handle_frame_finish` and `br_fdb_update` that looks at the source: the frame may only be fast if
+/// the bridge would learn nothing new from it. Returns why not.
+#[inline(always)]
+fn check_source<T: Tables>(
+    tables: &T,
+    port: &Port,
+    flags: u32,
+    ingress: u16,
+    class: &Class,
+    frame: &Frame,
+) -> Option<Reason> {
+    if flags & (port_flags::LEARNING | port_flags::LOCKED) == 0 {
+        // Nothing is learnt here and nothing is checked: the bridge does not look at the source at all.
+        return None;
+    }
+    let Some(entry) = tables.fdb(class.fid, class.vid, frame.src) else {
+        return Some(if flags & port_flags::LOCKED != 0 { Reason::SourceLocked } else { Reason::SourceUnknown });
+    };
+    if entry.flags & (fdb_flags::LOCAL | fdb_flags::OPAQUE) != 0 {
+        return Some(if flags & port_flags::LOCKED != 0 { Reason::SourceLocked } else { Reason::SourceFixed });
+    }
+    if entry.slot != ingress {
+        if flags & port_flags::LOCKED != 0 {
+            return Some(Reason::SourceLocked);
+        }
+        return Some(if entry.flags & fdb_flags::STICKY != 0 { Reason::SourceFixed } else { Reason::SourceMoved });
+    }
+    let interval = port.refresh_interval;
+    if interval != 0
+        && flags & port_flags::LEARNING != 0
+        && entry.flags & fdb_flags::STATIC == 0
+        && tables.now() >= entry.refresh_at
+    {
+        return Some(Reason::Refresh);
+    }
+    None
+}
+
+/// `br_fdb_find_rcu`, `br_forward`, `should_deliver`, `is_skb_forwardable`, `br_handle_vlan`.
+#[inline(always)]
+fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Class, frame: &Frame) -> Verdict {
+    let Some(entry) = tables.fdb(class.fid, class.vid, frame.dst) else {
+        return Verdict::Pass(Reason::DestinationUnknown);
+    };
+    if entry.flags & fdb_flags::LOCAL != 0 {
+        return Verdict::Pass(Reason::Local);
+    }
+    if entry.flags & fdb_flags::OPAQUE != 0 {
+        return Verdict::Pass(Reason::DestinationFeature);
+    }
+    if entry.slot == ingress {
+        return Verdict::Pass(Reason::SamePort);
+    }
+    let Some(out) = tables.port(entry.slot) else {
+        return Verdict::Pass(Reason::Inconsistent);
+    };
+    let flags = out.flags;
+    if flags & port_flags::EGRESS == 0 {
+        return Verdict::Pass(Reason::EgressPort);
+    }
+    if ingress_flags & flags & port_flags::ISOLATED != 0 {
+        return Verdict::Pass(Reason::Isolated);
+    }
+    if !frame.gso && frame.len > out.max_len {
+        return Verdict::Pass(Reason::Mtu);
+    }
+    let edit = match class.inside {
+        None => {
+            // A slot that changed hands: the entry is of another bridge.
+            if flags & port_flags::VLAN_AWARE != 0 || out.fid_base != class.fid {
+                return Verdict::Pass(Reason::Inconsistent);
+            }
+            Edit::Keep
+        }
+        Some(inside) => {
+            if flags & port_flags::VLAN_AWARE == 0 || out.fid_base.wrapping_add(class.vid) != class.fid {
+                return Verdict::Pass(Reason::Inconsistent);
+            }
+            if !out.is_member(class.vid) {
+                return Verdict::Pass(Reason::EgressVlan);
+            }
+            match egress_tag(out, inside, frame) {
+                Ok(edit) => edit,
+                Err(reason) => return Verdict::Pass(reason),
+            }
+        }
+    };
+    Verdict::Forward { slot: entry.slot, ifindex: out.ifindex, flags, edit }
+}
+
+/// `br_handle_vlan`: untagged egress strips exactly the bridge's tag.
+#[inline(always)]
+fn egress_tag(out: &Port, inside: Inside, frame: &Frame) -> Result<Edit, Reason> {
+    let untagged = out.is_untagged(inside.tag.vid());
+    Ok(match (inside.arrived, untagged) {
+        (Arrived::Untagged, true) | (Arrived::Tagged, false) => Edit::Keep,
+        (Arrived::Untagged, false) => Edit::Push(inside.tag),
+        (Arrived::Tagged | Arrived::PriorityTagged, true) => {
+            // What is taken off must leave a frame that the kernel's own helpers accept.
+            if is_tag(frame.ethertype) && frame.len < 18 {
+                return Err(Reason::ShortInnerTag);
+            }
+            Edit::Pop
+        }
+        (Arrived::PriorityTagged, false) => Edit::Retag(inside.tag),
+    })
+}

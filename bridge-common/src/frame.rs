@@ -1,0 +1,145 @@
+//! What the decision needs to know of a frame, and how it is read from bytes.
+
+use crate::mac::Mac;
+
+/// Length of the Ethernet header without a tag, in bytes.
+pub const ETH_HLEN: u32 = 14;
+/// Length of one VLAN tag, in bytes.
+pub const VLAN_HLEN: u32 = 4;
+/// EtherType and tag protocol of 802.1Q.
+pub const ETH_P_8021Q: u16 = 0x8100;
+/// EtherType and tag protocol of 802.1ad.
+pub const ETH_P_8021AD: u16 = 0x88a8;
+/// EtherType of IPv4.
+pub const ETH_P_IP: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETH_P_IPV6: u16 = 0x86dd;
+
+/// `eth_type_vlan`: whether `ethertype` announces a VLAN tag.
+#[inline(always)]
+pub const fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD
+}
+
+/// Whether `next_header` and `icmp_type` are those of IPv6 neighbour discovery (RFC 4861, types 133 to 137).
+#[inline(always)]
+pub const fn is_neighbour_discovery(next_header: u8, icmp_type: u8) -> bool {
+    next_header == 58 && icmp_type >= 133 && icmp_type <= 137
+}
+
+/// The outer VLAN tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Tag protocol, host order: [`ETH_P_8021Q`] or [`ETH_P_8021AD`].
+    pub tpid: u16,
+    /// Tag control information, host order: PCP (3 bits), DEI (1), VLAN id (12).
+    pub tci: u16,
+}
+
+impl Tag {
+    /// The VLAN id.
+    #[inline(always)]
+    pub const fn vid(self) -> u16 {
+        self.tci & 0x0fff
+    }
+}
+
+/// A frame as the bridge's decision sees it: the outer tag beside the frame, as the kernel keeps it after
+/// `skb_vlan_untag`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Destination address.
+    pub dst: Mac,
+    /// Source address.
+    pub src: Mac,
+    /// The outer tag, wherever it was (bytes or metadata).
+    pub tag: Option<Tag>,
+    /// The EtherType behind the outer tag, host order; below 0x600 an 802.3 length.
+    pub ethertype: u16,
+    /// Length in bytes from the destination address on, without the outer tag: `skb->len` where the bridge checks the MTU.
+    pub len: u32,
+    /// A GSO super-frame: exempt from the MTU check.
+    pub gso: bool,
+    /// IPv6 neighbour discovery behind at most the outer tag.
+    pub neighbour_discovery: bool,
+}
+
+impl Frame {
+    /// Reads a frame whose tags are all in its bytes, as on the wire. `None` if it is too short for its own headers;
+    /// `skb_vlan_untag` drops such frames.
+    pub fn parse(bytes: &[u8]) -> Option<Frame> {
+        let dst = Mac::new(bytes.get(0..6)?.try_into().ok()?);
+        let src = Mac::new(bytes.get(6..12)?.try_into().ok()?);
+        let outer = be16(bytes, 12)?;
+        let (tag, ethertype, l3) = if is_tag(outer) {
+            (Some(Tag { tpid: outer, tci: be16(bytes, 14)? }), be16(bytes, 16)?, 18)
+        } else {
+            (None, outer, 14)
+        };
+        let neighbour_discovery = ethertype == ETH_P_IPV6
+            && matches!((bytes.get(l3 + 6), bytes.get(l3 + 40)), (Some(next), Some(kind)) if is_neighbour_discovery(*next, *kind));
+        let len = u32::try_from(bytes.len()).ok()? - if tag.is_some() { VLAN_HLEN } else { 0 };
+        Some(Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery })
+    }
+}
+
+fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(offset..offset + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: [u8; 18] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00, 0x45, 0, 0, 0];
+
+    #[test]
+    fn untagged_frame() {
+        let frame = Frame::parse(&PLAIN).unwrap();
+        assert_eq!(frame.dst, Mac::new([2, 0, 0, 0, 0, 1]));
+        assert_eq!(frame.src, Mac::new([2, 0, 0, 0, 0, 2]));
+        assert_eq!((frame.tag, frame.ethertype, frame.len), (None, ETH_P_IP, 18));
+    }
+
+    #[test]
+    fn outer_tag_is_taken_off_and_the_inner_one_is_payload() {
+        let mut bytes = [0u8; 60];
+        bytes[12..22].copy_from_slice(&[0x88, 0xa8, 0xe0, 0x0a, 0x81, 0x00, 0x00, 0x14, 0x08, 0x00]);
+        let frame = Frame::parse(&bytes).unwrap();
+        assert_eq!(frame.tag, Some(Tag { tpid: ETH_P_8021AD, tci: 0xe00a }));
+        assert_eq!(frame.tag.unwrap().vid(), 10);
+        assert_eq!((frame.ethertype, frame.len), (ETH_P_8021Q, 56));
+    }
+
+    #[test]
+    fn truncated_at_every_length() {
+        let mut tagged = [0u8; 18];
+        tagged[12..14].copy_from_slice(&[0x81, 0x00]);
+        for len in 0..18 {
+            assert_eq!(Frame::parse(&tagged[..len]), None, "tagged, {len} bytes");
+        }
+        assert!(Frame::parse(&tagged).is_some());
+        for len in 0..14 {
+            assert_eq!(Frame::parse(&PLAIN[..len]), None, "untagged, {len} bytes");
+        }
+        assert!(Frame::parse(&PLAIN[..14]).is_some());
+    }
+
+    #[test]
+    fn neighbour_discovery_is_seen_behind_one_tag_only() {
+        let mut bytes = [0u8; 80];
+        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        bytes[14 + 6] = 58;
+        for kind in 0..=255u8 {
+            bytes[14 + 40] = kind;
+            assert_eq!(Frame::parse(&bytes).unwrap().neighbour_discovery, (133..=137).contains(&kind));
+        }
+        let mut tagged = [0u8; 80];
+        tagged[12..18].copy_from_slice(&[0x81, 0x00, 0x00, 0x0a, 0x86, 0xdd]);
+        tagged[18 + 6] = 58;
+        tagged[18 + 40] = 135;
+        assert!(Frame::parse(&tagged).unwrap().neighbour_discovery);
+        // Ends before the ICMPv6 type: the kernel does not look either.
+        assert!(!Frame::parse(&tagged[..58]).unwrap().neighbour_discovery);
+    }
+}

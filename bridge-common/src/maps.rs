@@ -1,0 +1,210 @@
+//! Layout of the BPF maps. Host byte order throughout; written by user space, read by the programs.
+
+use crate::mac::Mac;
+
+/// Changes with every change of a layout below.
+pub const ABI: u32 = 1;
+
+/// Ports of one instance. Slot 0 stands for "no port".
+pub const MAX_PORTS: u32 = 1024;
+/// Forwarding ids: (bridge, VLAN) in 16 bits.
+pub const MAX_FIDS: u32 = 1 << 16;
+/// VLAN counter cells. Cell 0 collects what has none of its own.
+pub const MAX_VLAN_CELLS: u32 = 16384;
+/// log2 of the number of generation cells.
+pub const GENERATION_BITS: u32 = 14;
+/// Generation cells, each shared by the addresses that hash to it.
+pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
+/// VLAN ids of one bridge, and the distance between the `fid_base` of two VLAN-aware bridges.
+pub const VLANS: u16 = 4096;
+
+/// Flags of [`Port`].
+pub mod port_flags {
+    /// Frames that come in here may take the fast path.
+    pub const INGRESS: u32 = 1 << 0;
+    /// Frames may be sent out here by the tc program.
+    pub const EGRESS: u32 = 1 << 1;
+    /// Frames may be sent out here by the XDP program (the driver takes them and no qdisc or filter is passed over).
+    pub const EGRESS_XDP: u32 = 1 << 2;
+    /// The bridge filters VLANs.
+    pub const VLAN_AWARE: u32 = 1 << 3;
+    /// `BR_LEARNING`, and the bridge learns at all (its ageing time is not 0).
+    pub const LEARNING: u32 = 1 << 4;
+    /// `BR_PORT_LOCKED`.
+    pub const LOCKED: u32 = 1 << 5;
+    /// `BR_ISOLATED`.
+    pub const ISOLATED: u32 = 1 << 6;
+    /// XDP runs on a virtual device: an unfinished checksum is in skb metadata, invisible to XDP.
+    pub const VIRTUAL_XDP: u32 = 1 << 7;
+}
+
+/// One bridge port, by slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Interface index.
+    pub ifindex: u32,
+    /// [`port_flags`].
+    pub flags: u32,
+    /// The largest frame that leaves here, in bytes as in [`crate::frame::Frame::len`]: MTU + 14 + 4.
+    pub max_len: u32,
+    /// Number of the [`crate::reason::Reason`] for which frames from here are slow, where `INGRESS` is not set.
+    pub slow_reason: u32,
+    /// The fid of VLAN v is `fid_base + v`; on a VLAN-unaware bridge it is `fid_base`.
+    pub fid_base: u16,
+    /// VLAN of untagged and priority-tagged frames, 0 for none.
+    pub pvid: u16,
+    /// `vlan_protocol` of the bridge.
+    pub tpid: u16,
+    /// Always 0.
+    pub reserved: u16,
+    /// After how many nanoseconds a source's FDB entry wants a frame of its own; 0 never.
+    pub refresh_interval: u64,
+    /// VLANs that the port is a member of and that forward here, one bit each.
+    pub member: [u64; 64],
+    /// VLANs that leave untagged.
+    pub untagged: [u64; 64],
+}
+
+impl Port {
+    /// A slot without a port.
+    pub const EMPTY: Port = Port {
+        ifindex: 0,
+        flags: 0,
+        max_len: 0,
+        slow_reason: crate::reason::Reason::UnknownPort as u32,
+        fid_base: 0,
+        pvid: 0,
+        tpid: 0,
+        reserved: 0,
+        refresh_interval: 0,
+        member: [0; 64],
+        untagged: [0; 64],
+    };
+
+    /// Whether the port is a member of `vid` and the VLAN forwards here.
+    #[inline(always)]
+    pub fn is_member(&self, vid: u16) -> bool {
+        bit(&self.member, vid)
+    }
+
+    /// Whether frames of `vid` leave untagged.
+    #[inline(always)]
+    pub fn is_untagged(&self, vid: u16) -> bool {
+        bit(&self.untagged, vid)
+    }
+}
+
+#[inline(always)]
+fn bit(words: &[u64; 64], vid: u16) -> bool {
+    words[(vid >> 6) as usize & 63] >> (vid & 63) & 1 == 1
+}
+
+/// Sets or clears the bit of `vid`.
+pub fn set_bit(words: &mut [u64; 64], vid: u16, on: bool) {
+    let word = &mut words[(vid >> 6) as usize & 63];
+    let mask = 1 << (vid & 63);
+    if on { *word |= mask } else { *word &= !mask }
+}
+
+/// Key of the FDB table: address in the upper 48 bits, fid in the lower 16.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbKey(pub u64);
+
+impl FdbKey {
+    /// The key of `mac` in `fid`.
+    #[inline(always)]
+    pub const fn new(fid: u16, mac: Mac) -> Self {
+        Self(mac.value() << 16 | fid as u64)
+    }
+}
+
+/// Flags in [`FdbValue::data`].
+pub mod fdb_flags {
+    /// The address is the bridge's own: up to the bridge device, never out of a port.
+    pub const LOCAL: u16 = 1 << 0;
+    /// A frame at another port does not move the entry.
+    pub const STICKY: u16 = 1 << 1;
+    /// An entry that xbr leaves to the bridge (locked, or of a kind that xbr does not know).
+    pub const OPAQUE: u16 = 1 << 2;
+    /// The entry does not age: its source needs no refresh.
+    pub const STATIC: u16 = 1 << 3;
+}
+
+/// Value of the FDB table.
+///
+/// A preallocated hash reuses an element at once, so a program may find another entry's value behind a pointer that it
+/// just looked up. That is why the key stands in the value too: `key` is written before `data`, read after it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbValue {
+    /// The entry's own [`FdbKey`].
+    pub key: u64,
+    /// Slot (bits 0 to 15), [`fdb_flags`] (16 to 31), generation (32 to 63): one word, so that it is never torn.
+    pub data: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds after which the source's next frame goes to the bridge. The program moves it on.
+    pub refresh_at: u64,
+}
+
+impl FdbValue {
+    /// Packs [`FdbValue::data`].
+    pub const fn pack(slot: u16, flags: u16, generation: u32) -> u64 {
+        slot as u64 | (flags as u64) << 16 | (generation as u64) << 32
+    }
+}
+
+/// The generation cell of an address: changed by whatever cancels an entry in the kernel; an entry counts only while its
+/// generation is the lower half of the cell's. `vid` is the kernel's (0 on a VLAN-unaware bridge), as the tracepoints know no fid.
+#[inline(always)]
+pub const fn generation_cell(mac: Mac, vid: u16) -> u32 {
+    let mixed = (mac.value() << 16 | vid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> (64 - GENERATION_BITS)) as u32
+}
+
+/// A counter cell.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Frames; a super-frame counts once.
+    pub packets: u64,
+    /// Bytes, as in [`crate::frame::Frame::len`].
+    pub bytes: u64,
+}
+
+/// Counters of one port on one CPU, by the number of the reason.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortCounters {
+    /// One cell per [`crate::reason::Reason`].
+    pub reasons: [Counter; crate::reason::REASONS],
+}
+
+/// Counters of one VLAN on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VlanCounters {
+    /// Fast frames.
+    pub fast: Counter,
+    /// Frames that were classified into the VLAN and left to the bridge.
+    pub slow: Counter,
+}
+
+const _: () = assert!(size_of::<Port>() == 1056);
+const _: () = assert!(size_of::<FdbValue>() == 24);
+const _: () = assert!(size_of::<PortCounters>() == 1024);
+const _: () = assert!(size_of::<VlanCounters>() == 32);
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: plain integers in repr(C) without padding: any bytes are a value.
+    unsafe impl aya::Pod for super::Port {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FdbKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FdbValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::PortCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::VlanCounters {}
+}

@@ -1,0 +1,173 @@
+//! `br_handle_vlan`: the tag that a frame leaves with.
+
+use bridge_common::{
+    decide::Edit,
+    frame::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, Frame, Tag},
+    maps::set_bit,
+    reason::Reason,
+};
+
+use super::bed::{Bed, FRAME, HERE, PVID, TAGGED, THERE, check, fast, slow, tagged, tagged_ad};
+
+/// `br_handle_vlan`: how it arrived against how it leaves, with PCP 5 and DEI set where there is a tag to carry them.
+#[test]
+fn tag_on_the_way_out() {
+    const PRIORITY: u16 = 0xb000;
+    let untagged = |bed: Bed, vid, on| bed.with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, vid, on));
+    for (tpid, bed) in [(ETH_P_8021Q, Bed::aware as fn() -> Bed), (ETH_P_8021AD, Bed::aware_ad)] {
+        let with_tag = if tpid == ETH_P_8021Q { tagged } else { tagged_ad };
+        let tag = |tci| Tag { tpid, tci };
+        check(&[
+            fast("untagged to untagged", bed(), FRAME, PVID, Edit::Keep),
+            // A PVID that is not untagged leaves tagged; the new tag has priority 0.
+            fast(
+                "untagged to tagged",
+                untagged(bed(), PVID, false),
+                FRAME,
+                PVID,
+                Edit::Push(tag(PVID)),
+            ),
+            fast(
+                "tagged to tagged",
+                bed(),
+                with_tag(TAGGED | PRIORITY),
+                TAGGED,
+                Edit::Keep,
+            ),
+            fast(
+                "tagged to untagged",
+                untagged(bed(), TAGGED, true),
+                with_tag(TAGGED | PRIORITY),
+                TAGGED,
+                Edit::Pop,
+            ),
+            fast(
+                "tagged with the PVID, to untagged",
+                bed(),
+                with_tag(PVID | PRIORITY),
+                PVID,
+                Edit::Pop,
+            ),
+            fast(
+                "tagged with the PVID, to tagged",
+                untagged(bed(), PVID, false),
+                with_tag(PVID),
+                PVID,
+                Edit::Keep,
+            ),
+            fast(
+                "priority-tagged to untagged",
+                bed(),
+                with_tag(PRIORITY),
+                PVID,
+                Edit::Pop,
+            ),
+            fast("priority 0 to untagged", bed(), with_tag(0), PVID, Edit::Pop),
+            fast(
+                "priority-tagged to tagged keeps the priority",
+                untagged(bed(), PVID, false),
+                with_tag(PRIORITY),
+                PVID,
+                Edit::Retag(tag(PVID | PRIORITY)),
+            ),
+            // What the ingress port would do on its own egress is no matter.
+            fast(
+                "untagged at the ingress port only",
+                untagged(bed(), PVID, false).with(|bed| set_bit(&mut bed.port_mut(HERE).untagged, TAGGED, true)),
+                with_tag(TAGGED),
+                TAGGED,
+                Edit::Keep,
+            ),
+        ]);
+    }
+}
+
+/// Exactly one tag comes off, if the kernel's helper can do it: `skb_vlan_pop` moves the next one to metadata.
+#[test]
+fn inner_tags() {
+    let inner = |ethertype, len, outer: Frame| Frame {
+        ethertype,
+        len,
+        ..outer
+    };
+    let mut cases = Vec::new();
+    for ethertype in [ETH_P_8021Q, ETH_P_8021AD] {
+        for outer in [tagged(PVID), tagged(0)] {
+            cases.push(slow(
+                "too short",
+                Bed::aware(),
+                inner(ethertype, 17, outer),
+                Some(PVID),
+                Reason::ShortInnerTag,
+            ));
+            cases.push(fast(
+                "just long enough",
+                Bed::aware(),
+                inner(ethertype, 18, outer),
+                PVID,
+                Edit::Pop,
+            ));
+        }
+        cases.push(fast(
+            "short, but stays",
+            Bed::aware(),
+            inner(ethertype, 17, tagged(TAGGED)),
+            TAGGED,
+            Edit::Keep,
+        ));
+        cases.push(fast(
+            "short, on an unaware bridge",
+            Bed::unaware(),
+            inner(ethertype, 17, tagged(5)),
+            0,
+            Edit::Keep,
+        ));
+    }
+    cases.push(fast(
+        "short, but no inner tag",
+        Bed::aware(),
+        inner(0x0800, 14, tagged(PVID)),
+        PVID,
+        Edit::Pop,
+    ));
+    check(&cases);
+}
+
+/// `skb_vlan_pop` comes before the push of a changed tag, too, and refuses as above.
+#[test]
+#[ignore = "known gap: the decision forwards it as Retag, and the tc program then drops it as rewrite_failed"]
+fn short_inner_tag_behind_a_priority_tag_that_stays() {
+    let bed = || Bed::aware().with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, PVID, false));
+    let inner = |len| Frame {
+        ethertype: ETH_P_8021Q,
+        len,
+        ..tagged(0)
+    };
+    check(&[
+        slow("too short", bed(), inner(17), Some(PVID), Reason::ShortInnerTag),
+        fast(
+            "just long enough",
+            bed(),
+            inner(18),
+            PVID,
+            Edit::Retag(Tag {
+                tpid: ETH_P_8021Q,
+                tci: PVID,
+            }),
+        ),
+    ]);
+}
+
+/// `skb_vlan_untag` looks at two bytes behind the tag and its `EtherType`, and drops a frame that has not got them, on
+/// every bridge.
+#[test]
+#[ignore = "known gap: such a frame is read as whole, so that XDP forwards what the kernel drops"]
+fn tagged_frames_need_twenty_bytes() {
+    let mut bytes = [0u8; 20];
+    bytes[12..14].copy_from_slice(&ETH_P_8021Q.to_be_bytes());
+    bytes[16..18].copy_from_slice(&ETH_P_IP.to_be_bytes());
+    for len in 18..20 {
+        assert_eq!(Frame::parse(&bytes[..len]), None, "{len} bytes");
+    }
+    assert!(Frame::parse(&bytes).is_some());
+}

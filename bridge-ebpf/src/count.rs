@@ -1,0 +1,51 @@
+//! Counters: one cell per port and reason, and one per VLAN, on each CPU.
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, PerCpuArray},
+};
+use bridge_common::{
+    maps::{Counter, MAX_FIDS, MAX_PORTS, MAX_VLAN_CELLS, PortCounters, VlanCounters},
+    reason::{Class, REASONS, Reason},
+};
+
+/// Counters by slot. Slot 0 counts frames of devices that have none.
+#[map(name = "xbr_count")]
+static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
+
+/// fid → cell of [`VLAN_COUNTERS`].
+#[map(name = "xbr_vcell")]
+static VLAN_CELLS: Array<u32> = Array::with_max_entries(MAX_FIDS, 0);
+
+/// Counters by VLAN cell.
+#[map(name = "xbr_vcount")]
+static VLAN_COUNTERS: PerCpuArray<VlanCounters> = PerCpuArray::with_max_entries(MAX_VLAN_CELLS, 0);
+
+/// Counts one frame of `len` bytes that came in at the port in `slot`.
+#[inline(always)]
+pub(crate) fn count(slot: u16, reason: Reason, fid: Option<u16>, len: u32) {
+    if let Some(counters) = PORT_COUNTERS.get_ptr_mut(u32::from(slot)) {
+        // The compiler knows that no reason is so large and would drop the mask, which the verifier wants to see.
+        let index = black_box(reason as usize) & (REASONS - 1);
+        // SAFETY: the value belongs to this CPU and the index is masked to its length.
+        add(unsafe { &mut (*counters).reasons[index] }, len);
+    }
+    let Some(fid) = fid else { return };
+    let Some(cell) = VLAN_CELLS.get(u32::from(fid)) else { return };
+    if let Some(counters) = VLAN_COUNTERS.get_ptr_mut(*cell) {
+        // SAFETY: the value belongs to this CPU.
+        let counters = unsafe { &mut *counters };
+        match reason.class() {
+            Class::Fast => add(&mut counters.fast, len),
+            Class::Slow | Class::Dropped => add(&mut counters.slow, len),
+        }
+    }
+}
+
+#[inline(always)]
+fn add(counter: &mut Counter, len: u32) {
+    counter.packets += 1;
+    counter.bytes += u64::from(len);
+}

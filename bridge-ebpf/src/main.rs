@@ -1,0 +1,86 @@
+//! The programs of xbr. Each entry only parses, looks up and acts; what happens to a frame is decided by
+//! `bridge_common::decide`.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// On the host this crate is only checked, and the programs have no caller there.
+#![cfg_attr(not(target_arch = "bpf"), expect(dead_code, unreachable_pub, reason = "the kernel is the caller"))]
+
+mod coherence;
+mod count;
+mod packet;
+mod tables;
+mod tc;
+mod xdp;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
+    macros::{classifier, map, raw_tracepoint, xdp},
+    maps::ProgramArray,
+    programs::{RawTracePointContext, TcContext, XdpContext},
+};
+
+/// The tc program behind [`xbr_stub`]. The kernel empties this map when the last process that holds it is gone.
+#[map(name = "xbr_tail")]
+static TAIL: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// XDP on uplinks: what gains by having no skb is redirected here, the rest goes on to the tc program.
+#[xdp(frags)]
+fn xbr_xdp(ctx: XdpContext) -> u32 {
+    xdp::run(&ctx).unwrap_or(XDP_PASS)
+}
+
+/// tc ingress of every port.
+#[classifier]
+fn xbr_tc(ctx: TcContext) -> i32 {
+    tc::run(&ctx)
+}
+
+/// What is attached where the kernel has no links for tc (before 6.6): a filter there outlives its process, so it calls
+/// the real program through a map that the kernel empties when the process dies, and passes from that moment on.
+#[classifier]
+fn xbr_stub(ctx: TcContext) -> i32 {
+    // SAFETY: a tail call does not return when it succeeds, and nothing is held across it.
+    let _missing = unsafe { TAIL.tail_call(&ctx, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// `trace_fdb_delete(br, f)`: an entry is about to go.
+#[raw_tracepoint(tracepoint = "fdb_delete")]
+fn xbr_fdb_delete(ctx: RawTracePointContext) -> i32 {
+    coherence::entry_deleted(&ctx);
+    0
+}
+
+/// `trace_br_fdb_update(br, source, addr, vid, flags)`: an entry was made or has moved.
+#[raw_tracepoint(tracepoint = "br_fdb_update")]
+fn xbr_fdb_update(ctx: RawTracePointContext) -> i32 {
+    coherence::address_changed(&ctx);
+    0
+}
+
+/// `trace_br_fdb_add(ndm, dev, addr, vid, nlh_flags)`: user space asks for an entry.
+#[raw_tracepoint(tracepoint = "br_fdb_add")]
+fn xbr_fdb_add(ctx: RawTracePointContext) -> i32 {
+    coherence::address_changed(&ctx);
+    0
+}
+
+/// `trace_br_fdb_external_learn_add(br, p, addr, vid)`: a driver or routing daemon adds or moves an entry.
+#[raw_tracepoint(tracepoint = "br_fdb_external_learn_add")]
+fn xbr_fdb_extern(ctx: RawTracePointContext) -> i32 {
+    coherence::address_changed(&ctx);
+    0
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

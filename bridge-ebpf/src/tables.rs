@@ -1,0 +1,126 @@
+//! The maps that user space fills, and the decision's view of them.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, DevMap, HashMap},
+};
+use bridge_common::{
+    decide::{Entry, Tables},
+    mac::Mac,
+    maps::{FdbKey, FdbValue, GENERATIONS, MAX_PORTS, Port, generation_cell},
+};
+
+/// ifindex → slot.
+#[map(name = "xbr_slots")]
+static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
+
+/// Ports by slot.
+#[map(name = "xbr_ports")]
+static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
+
+/// The FDB; user space sets the size.
+#[map(name = "xbr_fdb")]
+static FDB: HashMap<u64, FdbValue> = HashMap::with_max_entries(65536, 0);
+
+/// Generations by [`generation_cell`]: when an address of the cell was last cancelled, in nanoseconds; 0 never.
+#[map(name = "xbr_gens")]
+static GENS: Array<u64> = Array::with_max_entries(GENERATIONS, BPF_F_MMAPABLE);
+
+/// Cell 0: until when, in nanoseconds of `CLOCK_MONOTONIC`, the tables may be believed.
+#[map(name = "xbr_lease")]
+static LEASE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Egress devices of the XDP program, by slot.
+#[map(name = "xbr_dev")]
+pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, as of the last tick: the lease and the refresh need no better, and it is cheap.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Whether the daemon has renewed the lease in time.
+#[inline(always)]
+pub(crate) fn leased() -> bool {
+    match LEASE.get_ptr(0) {
+        // SAFETY: the kernel returned the pointer for this program run; volatile, as user space writes meanwhile.
+        Some(until) => now() < unsafe { ptr::read_volatile(until) },
+        None => false,
+    }
+}
+
+/// The slot of the port with this interface index.
+#[inline(always)]
+pub(crate) fn slot(ifindex: u32) -> Option<u16> {
+    let found = SLOTS.get_ptr(ifindex)?;
+    // SAFETY: as above.
+    u16::try_from(unsafe { ptr::read_volatile(found) }).ok()
+}
+
+/// The kernel side of [`Tables`].
+pub(crate) struct KernelTables;
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn port(&self, slot: u16) -> Option<&Port> {
+        PORTS.get(u32::from(slot))
+    }
+
+    #[inline(always)]
+    fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry> {
+        let key = FdbKey::new(fid, mac).0;
+        let value = FDB.get_ptr(key)?;
+        // SAFETY: the kernel returned the pointer for this program run. Volatile and in this order, as the element can
+        // be given to another key meanwhile (see FdbValue).
+        let (data, stored_key, refresh_at) = unsafe {
+            (
+                ptr::read_volatile(&raw const (*value).data),
+                ptr::read_volatile(&raw const (*value).key),
+                ptr::read_volatile(&raw const (*value).refresh_at),
+            )
+        };
+        let cell = GENS.get_ptr(generation_cell(mac, vid))?;
+        // SAFETY: as above.
+        let generation = unsafe { ptr::read_volatile(cell) };
+        if stored_key != key || data >> 32 != generation & 0xffff_ffff {
+            return None;
+        }
+        Some(Entry { slot: data as u16, flags: (data >> 16) as u16, refresh_at })
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+}
+
+/// Notes that a frame of this source, which came in at the port in `slot`, goes to the bridge.
+#[inline(always)]
+pub(crate) fn refreshed(slot: u16, fid: Option<u16>, mac: Mac) {
+    let (Some(port), Some(fid)) = (KernelTables.port(slot), fid) else { return };
+    if let Some(value) = FDB.get_ptr_mut(FdbKey::new(fid, mac).0) {
+        // SAFETY: the kernel returned the pointer for this program run; the worst that a race can do is one more or one
+        // less frame for the bridge.
+        unsafe { ptr::write_volatile(&raw mut (*value).refresh_at, now() + port.refresh_interval) }
+    }
+}
+
+/// Cancels whatever is cached of the address, before the next look-up on any CPU, and every insert that was prepared
+/// before this moment.
+///
+/// The generation is the moment itself, not a count: two CPUs that cancel at once cannot lose one of the two, and the
+/// BPF target's core library has no atomic addition.
+#[inline(always)]
+pub(crate) fn cancel(vid: u16, mac: Mac) {
+    if let Some(cell) = GENS.get_ptr_mut(generation_cell(mac, vid)) {
+        // SAFETY: a helper without arguments; map values of eight bytes are aligned to eight, and only touched by single
+        // volatile accesses.
+        unsafe { ptr::write_volatile(cell, bpf_ktime_get_ns()) }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the running kernel has, read without making it load anything.
+
+use std::{collections::BTreeSet, fs, io};
+
+/// The parts that can be built in, with a function of theirs that `/proc/kallsyms` names.
+const BUILT_IN: [(&str, &str); 4] = [
+    ("nf_tables", "nft_do_chain"),
+    ("ebtable_filter", "frame_filter_table_init"),
+    ("ebtable_nat", "frame_nat_table_init"),
+    ("ebtable_broute", "broute_table_init"),
+];
+
+/// Kernel modules, loaded and built in.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    /// `/proc/modules`; `None` where the kernel cannot load modules, so that asking cannot make it load one.
+    loaded: Option<BTreeSet<String>>,
+    /// Those of [`BUILT_IN`] that are; `None` where the kernel does not list its symbols.
+    built_in: Option<BTreeSet<&'static str>>,
+}
+
+impl Kernel {
+    /// Reads both lists. Takes a few tens of milliseconds: the kernel's symbols are many.
+    pub(super) fn read() -> io::Result<Self> {
+        let built_in = match fs::File::open("/proc/kallsyms") {
+            Ok(file) => Some(built_in(io::BufReader::with_capacity(64 << 10, file))?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mut kernel = Self { loaded: None, built_in };
+        kernel.refresh()?;
+        Ok(kernel)
+    }
+
+    /// Reads again what can change: the loaded modules.
+    pub(super) fn refresh(&mut self) -> io::Result<()> {
+        self.loaded = match fs::read_to_string("/proc/modules") {
+            Ok(list) => Some(
+                list.lines()
+                    .filter_map(|line| line.split(' ').next())
+                    .map(str::to_owned)
+                    .collect(),
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(())
+    }
+
+    /// A module is loaded.
+    pub(super) fn loaded(&self, module: &str) -> bool {
+        self.loaded.as_ref().is_some_and(|loaded| loaded.contains(module))
+    }
+
+    /// One of [`BUILT_IN`] is there, in either form. What cannot be told counts as there.
+    pub(super) fn has(&self, part: &str) -> bool {
+        self.loaded(part) || self.built_in.as_ref().is_none_or(|built_in| built_in.contains(part))
+    }
+
+    /// `nf_tables` can be asked: it is there, or the kernel has no module that asking would load.
+    pub(super) fn has_nftables(&self) -> bool {
+        self.has("nf_tables")
+    }
+}
+
+/// Finds the parts whose function is in the kernel itself: symbols of modules have a fourth column.
+fn built_in(mut symbols: impl io::BufRead) -> io::Result<BTreeSet<&'static str>> {
+    let mut found = BTreeSet::new();
+    let mut line = Vec::new();
+    while symbols.read_until(b'\n', &mut line)? != 0 {
+        let mut columns = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|column| !column.is_empty())
+            .skip(2);
+        if let (Some(name), None) = (columns.next(), columns.next())
+            && let Some((part, _)) = BUILT_IN.iter().find(|(_, symbol)| symbol.as_bytes() == name)
+        {
+            found.insert(*part);
+        }
+        line.clear();
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_symbols_of_the_kernel_itself_count_as_built_in() {
+        let list = b"ffffffff81f653d0 T nft_do_chain\n\
+            ffffffffc0a01000 t frame_filter_table_init\t[ebtable_filter]\n\
+            ffffffff81f653d0 t broute_table_init_again\n\nx\n";
+        assert_eq!(built_in(&list[..]).unwrap(), BTreeSet::from(["nf_tables"]));
+    }
+
+    #[test]
+    fn what_cannot_be_told_counts_as_there() {
+        let kernel = Kernel::default();
+        assert!(kernel.has("ebtable_filter") && !kernel.loaded("ebtable_filter"));
+        let kernel = Kernel {
+            loaded: Some(BTreeSet::from(["nf_tables".to_owned()])),
+            built_in: Some(BTreeSet::new()),
+        };
+        assert!(kernel.has_nftables() && !kernel.has("ebtable_nat"));
+    }
+}

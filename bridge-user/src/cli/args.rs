@@ -1,0 +1,173 @@
+//! Options of `xbr run` and those that several verbs share, checked one by one.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use bridge_common::reason::Reason;
+use clap::{ArgAction, Args};
+use log::warn;
+
+use crate::{
+    config::{DEFAULT_RUN_DIR, HookChoice, RunConfig, overrulable},
+    error::{Exit, Failure},
+};
+
+/// How much is written to stderr.
+#[derive(Debug, Default, Args)]
+pub(super) struct Verbosity {
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Messages")]
+    pub(super) verbose: u8,
+    /// Say only what needs attention on stderr
+    #[arg(short, long, global = true, help_heading = "Messages")]
+    pub(super) quiet: bool,
+}
+
+/// Where instances keep their sockets.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunDir {
+    /// Folder of the daemon's locks and sockets
+    #[arg(
+        long = "run-dir",
+        value_name = "DIR",
+        env = "XBR_RUN_DIR",
+        default_value = DEFAULT_RUN_DIR,
+        help_heading = "Instance"
+    )]
+    pub(crate) path: PathBuf,
+}
+
+const RUN_AFTER_HELP: &str = "\
+Examples:
+  xbr run br0                          every port of br0, the hook chosen per port
+  xbr run --all                        every bridge of this network namespace, also later ones
+  xbr run br0 --port eth0 --port tap1  two ports; the others stay with the bridge
+  xbr run br0 --hook veth1=xdp         let a veth stand in for a NIC
+  xbr run br0 --overrule netfilter     go around netfilter rules that see bridged frames
+
+The hook auto is XDP and tc on a physical NIC, and tc elsewhere. A port is left to the bridge while something there
+would be bypassed: xbr status says what, and --overrule goes around it.
+SIGTERM and SIGINT stop xbr and leave the ports as they were. RUST_LOG selects log messages in detail.";
+
+/// Options of `xbr run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_AFTER_HELP)]
+pub(super) struct RunArgs {
+    /// Bridges to accelerate; they need not exist yet
+    #[arg(value_name = "BRIDGE", value_parser = interface_name)]
+    bridges: Vec<String>,
+    /// Every bridge of this network namespace, also those that appear later
+    #[arg(short, long, help_heading = "What is accelerated")]
+    all: bool,
+    /// Only this port (repeatable)
+    #[arg(long = "port", value_name = "DEV", value_parser = interface_name, help_heading = "What is accelerated")]
+    ports: Vec<String>,
+    /// Hook of a port: auto, xdp, tc or off (repeatable)
+    #[arg(long = "hook", value_name = "PORT=HOOK", value_parser = port_hook, help_heading = "What is accelerated")]
+    hooks: Vec<(String, HookChoice)>,
+    /// Go around netfilter, `tc_filter`, `foreign_xdp` or `bridge_promisc` (repeatable)
+    #[arg(
+        long,
+        value_name = "REASON",
+        value_parser = overrulable_reason,
+        help_heading = "What is accelerated"
+    )]
+    overrule: Vec<Reason>,
+    #[command(flatten)]
+    run_dir: RunDir,
+    /// Entries of the FDB table, 16 to 4194304
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 65536,
+        value_parser = clap::value_parser!(u32).range(16..=4_194_304),
+        help_heading = "Instance"
+    )]
+    fdb_size: u32,
+}
+
+impl RunArgs {
+    /// The configuration that the options ask for.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`]: the options contradict each other.
+    pub(super) fn config(self) -> Result<RunConfig, Failure> {
+        let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+        match (self.bridges.as_slice(), self.all) {
+            ([], false) => return usage("no bridge is named: use xbr run BRIDGE, or --all for every bridge".into()),
+            ([bridge, ..], true) => {
+                return usage(format!("both --all and bridge \"{bridge}\" are given: use one of them"));
+            }
+            _ => {}
+        }
+        let mut hooks = BTreeMap::new();
+        for (port, hook) in self.hooks {
+            if hooks.insert(port.clone(), hook).is_some_and(|earlier| earlier != hook) {
+                return usage(format!("port \"{port}\" has two different --hook options: keep one"));
+            }
+            if !self.ports.is_empty() && !self.ports.contains(&port) {
+                warn!("--hook {port}=… has no effect: --port is used and does not name {port}");
+            }
+        }
+        let mut bridges = Vec::new();
+        for bridge in self.bridges {
+            if !bridges.contains(&bridge) {
+                bridges.push(bridge);
+            }
+        }
+        Ok(RunConfig {
+            bridges,
+            all: self.all,
+            ports: self.ports.into_iter().collect(),
+            hooks,
+            run_dir: self.run_dir.path,
+            fdb_size: self.fdb_size,
+            overrule: self.overrule.into_iter().collect(),
+        })
+    }
+}
+
+/// Accepts what the kernel accepts as an interface name (`dev_valid_name`).
+pub(crate) fn interface_name(text: &str) -> Result<String, String> {
+    // `isspace` of the kernel: the ASCII ones and 0xa0.
+    let space = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0);
+    if text.is_empty() {
+        Err("an interface name is not empty".into())
+    } else if text.len() > 15 {
+        Err(format!(
+            "an interface name has at most 15 bytes, this one has {}",
+            text.len()
+        ))
+    } else if text == "." || text == ".." || text.bytes().any(|byte| byte == b'/' || byte == b':' || space(byte)) {
+        Err("an interface name has no '/', no ':' and no white space".into())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn port_hook(text: &str) -> Result<(String, HookChoice), String> {
+    let Some((port, hook)) = text.split_once('=') else {
+        return Err("say it as PORT=HOOK, with HOOK one of auto, xdp, tc, off".into());
+    };
+    Ok((interface_name(port)?, hook.parse()?))
+}
+
+fn overrulable_reason(text: &str) -> Result<Reason, String> {
+    let known = Reason::ALL.iter().copied().find(|reason| reason.name() == text);
+    match known {
+        Some(reason) if overrulable(reason) => Ok(reason),
+        other => {
+            let allowed: Vec<_> = Reason::ALL
+                .iter()
+                .copied()
+                .filter(|reason| overrulable(*reason))
+                .map(Reason::name)
+                .collect();
+            let fault = if other.is_some() {
+                "this reason cannot be overruled"
+            } else {
+                "there is no such reason"
+            };
+            Err(format!("{fault}: use one of {}", allowed.join(", ")))
+        }
+    }
+}

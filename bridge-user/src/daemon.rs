@@ -1,0 +1,89 @@
+//! `xbr run`: turns kernel events into table writes, keeps the lease, and answers questions.
+
+mod lock;
+mod snapshot;
+mod world;
+
+use std::time::Duration;
+
+use log::{info, warn};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use self::world::World;
+use crate::{
+    bypass::Watch,
+    config::RunConfig,
+    error::{Exit, Failure},
+    ipc,
+    netlink::Events,
+};
+
+/// How often the lease is renewed and cancelled entries are asked about.
+const RENEW: Duration = Duration::from_millis(250);
+/// How often the policy that sends no events is looked for.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Runs until SIGTERM or SIGINT; on return, nothing is attached any more.
+pub fn run(config: RunConfig) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the event loop: {error}")))?
+        .block_on(serve(config))
+}
+
+async fn serve(config: RunConfig) -> Result<(), Failure> {
+    let mut terminate = catch(SignalKind::terminate())?;
+    let mut interrupt = catch(SignalKind::interrupt())?;
+    // Subscribed before the first dump: what changes in between is in the queue.
+    let mut events = Events::new().map_err(|error| failed("subscribe to netlink events", &error))?;
+    let mut watch = Watch::new();
+    let mut world = World::new(config)?;
+    let server = ipc::Server::bind(world.run_dir())
+        .map_err(|error| failed(&format!("open a socket in {}", world.run_dir().display()), &error))?;
+    let (queries, mut asked) = mpsc::channel(16);
+    let answers = tokio::spawn(server.serve(queries));
+    world.start();
+
+    let mut renew = interval(RENEW);
+    renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            batch = events.next() => match batch {
+                Ok(batch) => world.note(&batch),
+                Err(error) => world.lost_track("netlink_error", &error),
+            },
+            _ = renew.tick() => world.renew(),
+            () = watch.changed() => world.look_for_policy(),
+            _ = poll.tick() => world.look_for_policy(),
+            Some(query) = asked.recv() => query.answer(world.snapshot()),
+        }
+        world.settle();
+    }
+    info!("stopping: taking the programs off");
+    world.stop();
+    answers.abort();
+    if let Err(error) = answers.await
+        && error.is_panic()
+    {
+        warn!("the status socket had stopped answering: {error}");
+    }
+    Ok(())
+}
+
+fn catch(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| failed("catch signals", &error))
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("cannot {what}: {error}"))
+}

@@ -1,0 +1,156 @@
+//! One look at everything, for `xbr status` and `xbr top`.
+
+use std::collections::BTreeMap;
+
+use bridge_common::maps::{MAX_PORTS, MAX_VLAN_CELLS};
+use log::warn;
+
+use super::world::{World, now};
+use crate::{
+    datapath::counters,
+    model::{IfIndex, Link},
+    plan::{BridgePlan, PortPlan, Slow, port::state_name},
+    status::{BridgeStatus, Count, PortStatus, Snapshot, TableFill, VERSION, VlanStatus},
+};
+
+pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapshot {
+    let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let mut bridges: Vec<BridgeStatus> =
+        world.plan.bridges.iter().map(|(ifindex, bridge)| bridge_status(world, links, *ifindex, bridge)).collect();
+    for name in &world.config.bridges {
+        if !bridges.iter().any(|bridge| bridge.ifname == *name) {
+            bridges.push(BridgeStatus { ifname: name.clone(), ..BridgeStatus::default() });
+        }
+    }
+    bridges.sort_by(|a, b| a.ifname.cmp(&b.ifname));
+    Snapshot {
+        version: VERSION,
+        daemon: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: world.started.elapsed().as_secs_f64(),
+        at_nanoseconds: now(),
+        kernel: kernel.unwrap_or_default(),
+        active: world.in_step,
+        resyncs: world.resyncs.clone(),
+        tables: tables(world),
+        bridges,
+        warnings: warnings(world),
+    }
+}
+
+fn tables(world: &World) -> Vec<TableFill> {
+    let fill = |name: &str, used: u64, capacity: u32, refused: u64| TableFill {
+        name: name.to_owned(),
+        used,
+        capacity: u64::from(capacity),
+        refused,
+    };
+    let (entries, refused) = world.sync.fdb.fill();
+    let without_slot = world.plan.ports.values().filter(|port| port.slot.is_none()).count() as u64;
+    vec![
+        fill("fdb", entries, world.config.fdb_size, refused),
+        fill("ports", world.numbers.used_slots() as u64, MAX_PORTS - 1, without_slot),
+        fill("vlans", world.sync.vlan_cells_used() as u64, MAX_VLAN_CELLS - 1, 0),
+    ]
+}
+
+fn warnings(world: &World) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (_, refused) = world.sync.fdb.fill();
+    if refused > 0 {
+        warnings.push(format!(
+            "the FDB table is full: {refused} addresses go by the bridge; start xbr with a larger --fdb-size"
+        ));
+    }
+    if !world.plan.bridges.is_empty() && !world.programs.coherent {
+        warnings.push("the bridge's tracepoints are not attached: FDB changes are followed by netlink alone".to_owned());
+    }
+    for (ifindex, port) in &world.plan.ports {
+        if let Some(why) = world.attachments.get(*ifindex).and_then(|hooked| hooked.xdp_refused()) {
+            warnings.push(format!("{}: no XDP, tc alone: {why}", port.name));
+        }
+    }
+    warnings
+}
+
+fn bridge_status(
+    world: &World,
+    links: &BTreeMap<IfIndex, Link>,
+    ifindex: IfIndex,
+    bridge: &BridgePlan,
+) -> BridgeStatus {
+    let (slow_reason, slow_detail) = words(bridge.slow.as_ref());
+    let mut ports: Vec<PortStatus> = world
+        .plan
+        .ports
+        .iter()
+        .filter(|(_, port)| port.bridge == ifindex)
+        .map(|(ifindex, port)| port_status(world, links.get(ifindex), *ifindex, port))
+        .collect();
+    ports.sort_by(|a, b| a.ifname.cmp(&b.ifname));
+    BridgeStatus {
+        ifname: bridge.name.clone(),
+        ifindex,
+        present: true,
+        vlan_filtering: bridge.attrs.vlan_filtering,
+        vlan_protocol: if bridge.attrs.vlan_protocol == 0x88a8 { "802.1ad" } else { "802.1Q" }.to_owned(),
+        fdb_entries: world.sync.fdb.entries_of(ifindex),
+        slow_reason,
+        slow_detail,
+        ports,
+        vlans: vlans(world, bridge),
+    }
+}
+
+fn vlans(world: &World, bridge: &BridgePlan) -> Vec<VlanStatus> {
+    let Some(base) = bridge.fid_base else { return Vec::new() };
+    let mut vlans = Vec::new();
+    for vlan in &bridge.vlans {
+        let cell = world.sync.vlan_cell(base + vlan);
+        if cell == 0 {
+            continue;
+        }
+        match counters::vlan(&world.tables, cell) {
+            Ok((fast, slow)) if fast.packets + slow.packets > 0 => vlans.push(VlanStatus { vlan: *vlan, fast, slow }),
+            Ok(_) => {}
+            Err(error) => warn!("cannot read the counters of VLAN {vlan}: {error}"),
+        }
+    }
+    vlans
+}
+
+fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &PortPlan) -> PortStatus {
+    let totals = port.slot.map(|slot| counters::port(&world.tables, slot)).transpose();
+    let totals = totals.unwrap_or_else(|error| {
+        warn!("cannot read the counters of {}: {error}", port.name);
+        None
+    });
+    let totals = totals.unwrap_or_default();
+    let hooked = world.attachments.get(ifindex);
+    let (slow_reason, slow_detail) = words(port.slow.as_ref());
+    let hook_why = match hooked.and_then(|hooked| hooked.xdp_refused()) {
+        Some(refused) => format!("{}; XDP refused: {refused}", port.hook.why),
+        None => port.hook.why.clone(),
+    };
+    let stats = link.map(|link| link.stats).unwrap_or_default();
+    PortStatus {
+        ifname: port.name.clone(),
+        ifindex,
+        state: state_name(link.and_then(|link| link.port.as_ref()).and_then(|attrs| attrs.state)).to_owned(),
+        hook: hooked.map_or("none", |hooked| hooked.describe()).to_owned(),
+        hook_why,
+        accelerated: world.in_step && port.slow.is_none() && hooked.is_some(),
+        slow_reason,
+        slow_detail,
+        fast: totals.fast,
+        slow: totals.slow,
+        dropped: totals.dropped,
+        reasons: totals.reasons.iter().map(|(reason, count)| (reason.name().to_owned(), count.packets)).collect(),
+        reason_bytes: totals.reasons.iter().map(|(reason, count)| (reason.name().to_owned(), count.bytes)).collect(),
+        sent: Count { packets: stats.tx_packets, bytes: stats.tx_bytes },
+    }
+}
+
+fn words(slow: Option<&Slow>) -> (Option<String>, Option<String>) {
+    slow.map(|slow| (slow.reason.name().to_owned(), slow.detail.clone())).unzip()
+}

@@ -1,0 +1,338 @@
+//! What the daemon knows and does: which parts of the mirror are out of date, and how they are brought up to date.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
+    time::Instant,
+};
+
+use log::{debug, info, warn};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{failed, lock::Lock, snapshot};
+use crate::{
+    bypass::Inventory,
+    config::RunConfig,
+    datapath::{Attachments, Programs, Sync, Tables, sync},
+    error::{Exit, Failure},
+    model::{FdbKey, IfIndex, Model},
+    netlink::{Event, Requests},
+    plan::{self, Numbers, Plan},
+    status::Snapshot,
+};
+
+/// How long, in nanoseconds, the programs believe the tables without hearing from the daemon.
+const LEASE: u64 = 1_500_000_000;
+/// More changed FDB entries than this at once are cheaper as a dump.
+const MANY: usize = 2000;
+
+/// One instance of the daemon.
+pub(super) struct World {
+    pub(super) config: RunConfig,
+    pub(super) started: Instant,
+    pub(super) programs: Programs,
+    pub(super) tables: Tables,
+    pub(super) attachments: Attachments,
+    pub(super) sync: Sync,
+    pub(super) model: Model,
+    pub(super) plan: Plan,
+    pub(super) numbers: Numbers,
+    /// Full resyncs by cause.
+    pub(super) resyncs: BTreeMap<String, u64>,
+    /// The mirror is known to be true, but for what is marked dirty.
+    pub(super) in_step: bool,
+    requests: Requests,
+    inventory: Inventory,
+    own_programs: BTreeSet<u32>,
+    locks: BTreeMap<String, Lock>,
+    /// Bridges that another instance serves; warned about once.
+    elsewhere: BTreeSet<String>,
+    links_dirty: bool,
+    policy_dirty: bool,
+    fdb_dirty: HashSet<FdbKey>,
+    waiting: bool,
+}
+
+impl World {
+    /// Checks the bridges and loads the programs; nothing is attached yet.
+    pub(super) fn new(config: RunConfig) -> Result<Self, Failure> {
+        let mut requests = Requests::new().map_err(|error| failed("open a netlink socket", &error))?;
+        let links = requests.links().map_err(|error| failed("list the network devices", &error))?;
+        for name in &config.bridges {
+            if let Some(link) = links.values().find(|link| link.name == *name)
+                && link.bridge.is_none()
+            {
+                let message = format!("{name} is not a bridge; name a device that `ip link show type bridge` lists");
+                return Err(Failure::new(Exit::Failed, message));
+            }
+        }
+        let mut programs = Programs::load(config.fdb_size)?;
+        let mut locks = BTreeMap::new();
+        for name in &config.bridges {
+            locks.insert(name.clone(), Lock::take(&config.run_dir, name)?);
+        }
+        let tables = Tables::take(&mut programs.ebpf)?;
+        let own_programs = programs.ids();
+        Ok(Self {
+            attachments: Attachments::new(&config.run_dir)?,
+            inventory: Inventory::new().map_err(|error| failed("look for policy on the bridges", &error))?,
+            config,
+            started: Instant::now(),
+            programs,
+            tables,
+            sync: Sync::default(),
+            model: Model::default(),
+            plan: Plan::default(),
+            numbers: Numbers::default(),
+            resyncs: BTreeMap::new(),
+            in_step: false,
+            requests,
+            own_programs,
+            locks,
+            elsewhere: BTreeSet::new(),
+            links_dirty: false,
+            policy_dirty: false,
+            fdb_dirty: HashSet::new(),
+            waiting: false,
+        })
+    }
+
+    /// Where locks and sockets are.
+    pub(super) fn run_dir(&self) -> &Path {
+        &self.config.run_dir
+    }
+
+    /// First synchronisation, and the line that says so.
+    pub(super) fn start(&mut self) {
+        self.resync("start");
+        info!("ready: {} bridges, {} ports", self.plan.bridges.len(), self.plan.ports.len());
+    }
+
+    /// Marks what the events say is out of date.
+    pub(super) fn note(&mut self, batch: &[Event]) {
+        for event in batch {
+            match event {
+                Event::Link(_) | Event::Vlan(_) => self.links_dirty = true,
+                Event::Fdb(key) => {
+                    self.fdb_dirty.insert(*key);
+                }
+                Event::Tc(_) => self.policy_dirty = true,
+                Event::Overrun => self.suspend("netlink_overrun"),
+            }
+        }
+    }
+
+    /// Something went wrong on the way from the kernel: nothing is believed until all of it has been asked for again.
+    pub(super) fn lost_track(&mut self, cause: &str, error: &dyn std::error::Error) {
+        warn!("{cause}: {error}; asking the kernel for everything again");
+        self.suspend(cause);
+    }
+
+    /// Looks for policy that may have appeared without an event.
+    pub(super) fn look_for_policy(&mut self) {
+        self.policy_dirty = true;
+    }
+
+    /// Renews the lease, after having asked about entries that the kernel side cancelled.
+    pub(super) fn renew(&mut self) {
+        self.fdb_dirty.extend(self.sync.fdb.stale(&self.tables));
+        self.settle();
+        self.lease();
+    }
+
+    /// Brings whatever is out of date up to date.
+    pub(super) fn settle(&mut self) {
+        if !self.in_step {
+            self.resync("retry");
+            return;
+        }
+        if self.links_dirty {
+            if let Err(error) = self.refresh_links() {
+                self.lost_track("links", &*error);
+            }
+        } else if self.policy_dirty {
+            if let Err(error) = self.refresh_policy() {
+                self.lost_track("policy", &*error);
+            }
+        }
+        if !self.fdb_dirty.is_empty()
+            && let Err(error) = self.refresh_fdb()
+        {
+            self.lost_track("fdb", &*error);
+        }
+    }
+
+    /// What `xbr status` shows.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        match self.requests.links() {
+            Ok(links) => snapshot::snapshot(self, &links),
+            Err(error) => {
+                warn!("cannot list the network devices: {error}");
+                snapshot::snapshot(self, &self.model.links)
+            }
+        }
+    }
+
+    /// Stops the fast path and takes everything off.
+    pub(super) fn stop(&mut self) {
+        if let Err(error) = self.tables.lease(0) {
+            warn!("cannot end the lease: {error}");
+        }
+        self.attachments.detach_all();
+    }
+
+    fn suspend(&mut self, cause: &str) {
+        if let Err(error) = self.tables.lease(0) {
+            warn!("cannot end the lease: {error}");
+        }
+        self.in_step = false;
+        *self.resyncs.entry(cause.to_owned()).or_default() += 1;
+    }
+
+    fn lease(&mut self) {
+        if self.in_step
+            && let Err(error) = self.tables.lease(now() + LEASE)
+        {
+            warn!("cannot renew the lease: {error}");
+        }
+    }
+
+    fn resync(&mut self, cause: &str) {
+        debug!("resync: {cause}");
+        if cause == "start" {
+            self.resyncs.insert(cause.to_owned(), 1);
+        }
+        match self.refresh_all() {
+            Ok(()) => {
+                self.in_step = true;
+                self.lease();
+            }
+            Err(error) => warn!("cannot read the state of the bridges: {error}; trying again"),
+        }
+    }
+
+    fn refresh_all(&mut self) -> Result<(), Error> {
+        self.fdb_dirty.clear();
+        self.dump_fdb()?;
+        self.refresh_links()
+    }
+
+    /// Generations first, then the dump: what is cancelled in between stays cancelled.
+    fn dump_fdb(&mut self) -> Result<(), Error> {
+        let generations = self.tables.generations();
+        let dump = self.requests.fdb()?;
+        self.sync.fdb.replace(&mut self.tables, dump, &generations)?;
+        Ok(())
+    }
+
+    fn refresh_fdb(&mut self) -> Result<(), Error> {
+        let keys: Vec<FdbKey> = self.fdb_dirty.drain().collect();
+        if keys.len() > MANY {
+            self.dump_fdb()?;
+            self.sync.apply(&mut self.tables, &self.plan)?;
+            return Ok(());
+        }
+        let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();
+        let entries = self.requests.fdb_entries(&keys)?;
+        for ((key, entry), generation) in keys.into_iter().zip(entries).zip(generations) {
+            self.sync.fdb.confirm(&mut self.tables, &self.plan, key, entry, generation)?;
+        }
+        Ok(())
+    }
+
+    fn refresh_links(&mut self) -> Result<(), Error> {
+        self.links_dirty = false;
+        self.model.vlans = self.requests.vlans()?;
+        self.model.links = self.requests.links()?;
+        for link in self.model.links.values_mut() {
+            link.xdp.retain(|id| !self.own_programs.contains(id));
+        }
+        self.refresh_policy()
+    }
+
+    fn refresh_policy(&mut self) -> Result<(), Error> {
+        self.policy_dirty = false;
+        let served = self.served();
+        let devices: Vec<(IfIndex, String)> = self
+            .model
+            .links
+            .values()
+            .filter(|link| {
+                let bridge = link.master.and_then(|master| self.model.links.get(&master));
+                bridge.is_some_and(|bridge| served.contains(&bridge.name))
+            })
+            .map(|link| (link.ifindex, link.name.clone()))
+            .collect();
+        self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
+        self.replan(&served)
+    }
+
+    fn replan(&mut self, served: &BTreeSet<String>) -> Result<(), Error> {
+        // A refusal while attaching changes the plan once more.
+        for _ in 0..2 {
+            let refused = self.attachments.refused();
+            let plan = plan::plan(&self.model, &self.config, served, &mut self.numbers, refused);
+            self.attachments.detach_outdated(&plan);
+            if plan != self.plan {
+                self.sync.apply(&mut self.tables, &plan)?;
+                self.plan = plan;
+                self.announce(served);
+            }
+            if !self.plan.bridges.is_empty() {
+                self.programs.attach_tracepoints();
+            }
+            if !self.attachments.attach_missing(&mut self.programs, &self.plan) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bridges that this instance may serve now; locks those that `--all` has found.
+    fn served(&mut self) -> BTreeSet<String> {
+        if self.config.all {
+            let bridges: Vec<String> =
+                self.model.links.values().filter(|link| link.bridge.is_some()).map(|link| link.name.clone()).collect();
+            self.locks.retain(|name, _| bridges.contains(name));
+            for name in bridges {
+                if self.locks.contains_key(&name) {
+                    continue;
+                }
+                match Lock::take(&self.config.run_dir, &name) {
+                    Ok(lock) => {
+                        self.elsewhere.remove(&name);
+                        self.locks.insert(name, lock);
+                    }
+                    Err(failure) => {
+                        if self.elsewhere.insert(name) {
+                            warn!("{failure}");
+                        }
+                    }
+                }
+            }
+        }
+        self.locks.keys().cloned().collect()
+    }
+
+    fn announce(&mut self, served: &BTreeSet<String>) {
+        let absent: Vec<&str> = served
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !self.plan.bridges.values().any(|bridge| bridge.name == **name))
+            .collect();
+        let waiting = !absent.is_empty();
+        if waiting && !self.waiting {
+            info!("waiting for bridge {}", absent.join(", "));
+        }
+        self.waiting = waiting;
+    }
+}
+
+/// Whatever can go wrong while reading the kernel's state or writing the tables.
+type Error = Box<dyn std::error::Error>;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, which is the programs' clock too.
+pub(super) fn now() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
+    u64::try_from(time.tv_sec()).unwrap_or_default() * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or_default()
+}

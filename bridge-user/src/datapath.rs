@@ -1,0 +1,17 @@
+//! The kernel side as user space holds it: programs loaded, maps written, hooks attached, counters read.
+
+pub mod attach;
+pub mod btf;
+pub mod clsact;
+pub mod counters;
+pub mod load;
+pub mod sync;
+pub mod tables;
+pub mod undo;
+
+pub use self::{
+    attach::{Attachments, Hooked},
+    load::Programs,
+    sync::Sync,
+    tables::Tables,
+};

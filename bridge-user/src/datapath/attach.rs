@@ -1,0 +1,285 @@
+//! Attaches the programs to ports and takes them off again, leaving each device as it was found.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::programs::{
+    ProgramError, TcAttachType, XdpMode,
+    links::LinkOrder,
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions},
+    xdp::XdpLink,
+};
+use bridge_common::reason::Reason;
+use log::{info, warn};
+
+use super::{
+    Programs, clsact,
+    load::{chain, classifier, xdp},
+    undo::{Change, Undo},
+};
+use crate::{
+    bypass::ethtool,
+    error::Failure,
+    model::IfIndex,
+    plan::{Plan, PortPlan, Refusals, Slow},
+};
+
+/// Priority of our filter on a clsact qdisc: behind whatever somebody numbered by hand.
+const CLSACT_PRIORITY: u16 = 0xbb00;
+
+/// What is attached to one device. Dropping the links detaches the programs.
+pub struct Hooked {
+    name: String,
+    tc: Option<SchedClassifierLink>,
+    xdp: Option<XdpLink>,
+    clsact_added: bool,
+    rx_vlan_offload_off: bool,
+    tcx: bool,
+    /// XDP was wanted and could not be had.
+    xdp_refused: Option<String>,
+}
+
+impl Hooked {
+    /// As `xbr status` shows it.
+    pub fn describe(&self) -> &'static str {
+        match (self.xdp.is_some(), self.tc.is_some(), self.tcx) {
+            (true, true, true) => "xdp+tcx",
+            (true, true, false) => "xdp+tc",
+            (false, true, true) => "tcx",
+            (false, true, false) => "tc",
+            _ => "none",
+        }
+    }
+
+    /// Why XDP could not be had, if it was wanted.
+    pub fn xdp_refused(&self) -> Option<&str> {
+        self.xdp_refused.as_deref()
+    }
+}
+
+/// All attachments of this instance.
+pub struct Attachments {
+    hooked: BTreeMap<IfIndex, Hooked>,
+    refused: Refusals,
+    undo: Undo,
+}
+
+impl Attachments {
+    /// Starts with nothing attached; puts back what a crashed instance left behind.
+    pub fn new(run_dir: &Path) -> Result<Self, Failure> {
+        let mut undo = Undo::open(run_dir).map_err(|error| {
+            Failure::new(crate::error::Exit::Failed, format!("cannot use {}: {error}", run_dir.display()))
+        })?;
+        for (ifindex, name, changes) in undo.leftovers() {
+            for change in changes {
+                info!("{name}: putting back what an instance that ended without warning had changed ({change:?})");
+                revert(ifindex, &name, change);
+                undo.forget(ifindex, change);
+            }
+        }
+        Ok(Self { hooked: BTreeMap::new(), refused: Refusals::new(), undo })
+    }
+
+    /// What is attached to a device.
+    pub fn get(&self, ifindex: IfIndex) -> Option<&Hooked> {
+        self.hooked.get(&ifindex)
+    }
+
+    /// Devices that could not be attached to, and why.
+    pub fn refused(&self) -> &Refusals {
+        &self.refused
+    }
+
+    /// Takes programs off the ports that the plan no longer has, or wants differently. Before the tables change.
+    pub fn detach_outdated(&mut self, plan: &Plan) {
+        let outdated: Vec<IfIndex> = self
+            .hooked
+            .iter()
+            .filter(|(ifindex, hooked)| {
+                plan.ports.get(ifindex).is_none_or(|port| !port.hook.tc || (hooked.xdp.is_some() && !port.hook.xdp))
+            })
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in outdated {
+            self.detach(ifindex);
+        }
+        self.refused.retain(|ifindex, _| plan.ports.contains_key(ifindex));
+    }
+
+    /// Attaches to the ports that the plan wants and that have no program yet. After the tables changed. Returns whether
+    /// a refusal appeared, which the plan has to learn.
+    pub fn attach_missing(&mut self, programs: &mut Programs, plan: &Plan) -> bool {
+        let mut changed = false;
+        for (ifindex, port) in &plan.ports {
+            if !port.hook.tc || port.slot.is_none() || self.hooked.contains_key(ifindex) || self.refused.contains_key(ifindex)
+            {
+                continue;
+            }
+            match self.attach(programs, *ifindex, port) {
+                Ok(hooked) => {
+                    info!("{}: attached ({}: {})", port.name, hooked.describe(), port.hook.why);
+                    self.hooked.insert(*ifindex, hooked);
+                }
+                Err(_) if vanished(*ifindex, &port.name) => {
+                    info!("{}: gone before it could be attached to", port.name);
+                }
+                Err(why) => {
+                    warn!("{}: not accelerated: {why}", port.name);
+                    self.refused.insert(*ifindex, Slow { reason: Reason::NoHook, detail: why });
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Tries refused devices again at the next [`Self::attach_missing`].
+    pub fn forget_refusals(&mut self) {
+        self.refused.clear();
+    }
+
+    /// Takes everything off.
+    pub fn detach_all(&mut self) {
+        let all: Vec<IfIndex> = self.hooked.keys().copied().collect();
+        for ifindex in all {
+            self.detach(ifindex);
+        }
+    }
+
+    fn attach(&mut self, programs: &mut Programs, ifindex: IfIndex, port: &PortPlan) -> Result<Hooked, String> {
+        let mut hooked = Hooked {
+            name: port.name.clone(),
+            tc: None,
+            xdp: None,
+            clsact_added: false,
+            rx_vlan_offload_off: false,
+            tcx: programs.tcx,
+            xdp_refused: None,
+        };
+        if let Err(why) = self.attach_tc(programs, ifindex, &mut hooked) {
+            self.release(ifindex, hooked);
+            return Err(why);
+        }
+        if port.hook.xdp
+            && let Err(why) = self.attach_xdp(programs, ifindex, port, &mut hooked)
+        {
+            warn!("{}: no XDP, tc alone: {why}", port.name);
+            hooked.xdp_refused = Some(why);
+        }
+        Ok(hooked)
+    }
+
+    fn attach_tc(&mut self, programs: &mut Programs, ifindex: IfIndex, hooked: &mut Hooked) -> Result<(), String> {
+        let options = if programs.tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::last())
+        } else {
+            clsact::remove_leftovers(ifindex).map_err(|error| error.to_string())?;
+            hooked.clsact_added = clsact::ensure(ifindex).map_err(|error| error.to_string())?;
+            if hooked.clsact_added {
+                self.undo.record(ifindex, &hooked.name, Change::ClsactAdded);
+            }
+            TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, ..NlOptions::default() })
+        };
+        let program = if programs.tcx { "xbr_tc" } else { "xbr_stub" };
+        let program = classifier(&mut programs.ebpf, program).map_err(|failure| failure.to_string())?;
+        let link = program
+            .attach_with_options(&hooked.name, TcAttachType::Ingress, options)
+            .and_then(|id| program.take_link(id))
+            .map_err(|error| explain(&error))?;
+        hooked.tc = Some(link);
+        Ok(())
+    }
+
+    fn attach_xdp(
+        &mut self,
+        programs: &mut Programs,
+        ifindex: IfIndex,
+        port: &PortPlan,
+        hooked: &mut Hooked,
+    ) -> Result<(), String> {
+        let name = &port.name;
+        if port.hook.is_virtual {
+            warn!(
+                "{name}: XDP on a virtual device: a VLAN tag or an unfinished checksum in skb metadata is invisible there; \
+                 the sender must have tx-vlan-offload and UDP checksum offload off, or a frame may lose its tag"
+            );
+        }
+        if ethtool::rx_vlan_offload(name).ok().flatten() == Some(true) {
+            match ethtool::set_rx_vlan_offload(name, false) {
+                Ok(()) => {
+                    hooked.rx_vlan_offload_off = true;
+                    self.undo.record(ifindex, name, Change::RxVlanOffloadOff);
+                }
+                Err(error) => warn!("{name}: rx-vlan-offload cannot be turned off: {error}"),
+            }
+        }
+        let program = xdp(&mut programs.ebpf).map_err(|failure| failure.to_string())?;
+        let attached = program.attach(name, XdpMode::Driver).and_then(|id| program.take_link(id));
+        match attached {
+            Ok(link) => {
+                hooked.xdp = Some(link);
+                Ok(())
+            }
+            Err(error) => {
+                if std::mem::take(&mut hooked.rx_vlan_offload_off) {
+                    revert(ifindex, name, Change::RxVlanOffloadOff);
+                    self.undo.forget(ifindex, Change::RxVlanOffloadOff);
+                }
+                Err(explain(&error))
+            }
+        }
+    }
+
+    fn detach(&mut self, ifindex: IfIndex) {
+        if let Some(hooked) = self.hooked.remove(&ifindex) {
+            info!("{}: detached", hooked.name);
+            self.release(ifindex, hooked);
+        }
+    }
+
+    /// Detaches in the order in which nothing is passed over: XDP, then tc, then what was changed for them.
+    fn release(&mut self, ifindex: IfIndex, hooked: Hooked) {
+        let Hooked { name, tc, xdp, clsact_added, rx_vlan_offload_off, .. } = hooked;
+        drop(xdp);
+        drop(tc);
+        for (done, change) in [(clsact_added, Change::ClsactAdded), (rx_vlan_offload_off, Change::RxVlanOffloadOff)] {
+            if done {
+                revert(ifindex, &name, change);
+                self.undo.forget(ifindex, change);
+            }
+        }
+    }
+}
+
+impl Drop for Attachments {
+    fn drop(&mut self) {
+        self.detach_all();
+    }
+}
+
+/// Puts one change back, if the device is still the one that was changed.
+fn revert(ifindex: IfIndex, name: &str, change: Change) {
+    if vanished(ifindex, name) {
+        return;
+    }
+    let result = match change {
+        Change::ClsactAdded => clsact::remove_leftovers(ifindex)
+            .and_then(|()| clsact::remove_if_empty(ifindex))
+            .map_err(|error| error.to_string()),
+        Change::RxVlanOffloadOff => ethtool::set_rx_vlan_offload(name, true).map_err(|error| error.to_string()),
+    };
+    if let Err(error) = result {
+        warn!("{name}: cannot put back {change:?}: {error}");
+    }
+}
+
+fn vanished(ifindex: IfIndex, name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name) != Ok(ifindex)
+}
+
+fn explain(error: &ProgramError) -> String {
+    let text = chain(error);
+    if text.contains("os error 16") || text.contains("os error 17") {
+        return format!("another program holds the hook; take it off first ({text})");
+    }
+    text
+}

@@ -1,0 +1,202 @@
+//! Loads the BPF object that is embedded in the binary.
+
+use std::collections::BTreeSet;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::ProgramArray,
+    programs::{ProgramError, RawTracePoint, SchedClassifier, Xdp},
+    util::KernelVersion,
+};
+use log::{debug, warn};
+
+use super::btf;
+use crate::error::{Exit, Failure};
+
+/// The object that `build.rs` made of the crate `bridge-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xbr-bpf"));
+
+/// Tracepoints of the bridge: program, tracepoint.
+const TRACEPOINTS: [(&str, &str); 4] = [
+    ("xbr_fdb_delete", "fdb_delete"),
+    ("xbr_fdb_update", "br_fdb_update"),
+    ("xbr_fdb_add", "br_fdb_add"),
+    ("xbr_fdb_extern", "br_fdb_external_learn_add"),
+];
+
+/// The loaded object.
+pub struct Programs {
+    /// The programs and whatever maps were not taken out.
+    pub ebpf: Ebpf,
+    /// The kernel has tcx links (6.6); otherwise clsact filters.
+    pub tcx: bool,
+    /// Whether the tracepoints that cancel FDB entries are attached.
+    pub coherent: bool,
+    /// Held so that the stub's tail call finds its target for as long as this process lives.
+    _tail: Option<ProgramArray<aya::maps::MapData>>,
+}
+
+impl Programs {
+    /// Loads all programs with an FDB table of `fdb_size` entries.
+    pub fn load(fdb_size: u32) -> Result<Self, Failure> {
+        require_kernel()?;
+        let offsets = fdb_offsets();
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("xbr_fdb", fdb_size);
+        if let Some((addr, vlan)) = &offsets {
+            loader.override_global("FDB_ADDR_OFFSET", addr, true);
+            loader.override_global("FDB_VLAN_OFFSET", vlan, true);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| refused("BPF maps", &chain(&error)))?;
+        let tcx = at_least(6, 6);
+        load_classifier(&mut ebpf, "xbr_tc")?;
+        load_xdp(&mut ebpf)?;
+        let tail = if tcx { None } else { Some(arm_stub(&mut ebpf)?) };
+        Ok(Self { ebpf, tcx, coherent: false, _tail: tail }.with_tracepoints(offsets.is_some()))
+    }
+
+    fn with_tracepoints(mut self, offsets_known: bool) -> Self {
+        if offsets_known {
+            self.attach_tracepoints();
+        }
+        self
+    }
+
+    /// Attaches the tracepoints that cancel FDB entries, if they are not attached yet. They exist only while the bridge
+    /// module is loaded; without them netlink alone keeps the table true.
+    pub fn attach_tracepoints(&mut self) {
+        if self.coherent {
+            return;
+        }
+        let attached = TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| self.attach_tracepoint(program, tracepoint));
+        match attached {
+            Ok(()) => self.coherent = true,
+            Err(error) => debug!("cannot attach to the bridge's tracepoints: {}", chain(&error)),
+        }
+    }
+
+    fn attach_tracepoint(&mut self, program: &str, tracepoint: &str) -> Result<(), ProgramError> {
+        let Some(program) = self.ebpf.program_mut(program) else { return Ok(()) };
+        let program: &mut RawTracePoint = program.try_into()?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        program.attach(tracepoint).map(drop)
+    }
+
+    /// The ids of our own programs, to tell them from foreign ones.
+    pub fn ids(&self) -> BTreeSet<u32> {
+        self.ebpf.programs().filter_map(|(_, program)| program.info().ok().map(|info| info.id())).collect()
+    }
+}
+
+/// Offsets of the address and the VLAN id in the bridge's FDB entry, in bytes.
+fn fdb_offsets() -> Option<(u32, u32)> {
+    let offset = |path: &[&str]| btf::member_offset("net_bridge_fdb_entry", path, "bridge");
+    match (offset(&["key", "addr"]), offset(&["key", "vlan_id"])) {
+        (Ok(addr), Ok(vlan)) => Some((addr, vlan)),
+        (Err(error), _) | (_, Err(error)) => {
+            warn!("the bridge's BTF does not tell where an FDB entry has its address ({error}); netlink alone keeps the table true");
+            None
+        }
+    }
+}
+
+fn require_kernel() -> Result<(), Failure> {
+    if !nix::unistd::geteuid().is_root() && !has_capabilities() {
+        return Err(Failure::new(
+            Exit::Permission,
+            "cannot load BPF programs: not enough privileges; run xbr as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        ));
+    }
+    if !at_least(5, 18) {
+        let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+        let release = release.unwrap_or_default();
+        return Err(Failure::new(Exit::Kernel, format!("kernel {release} is too old: xbr needs 6.1 or newer")));
+    }
+    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(Failure::new(
+            Exit::Kernel,
+            "the kernel has no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the running kernel is this new.
+fn at_least(major: u8, minor: u8) -> bool {
+    KernelVersion::current().is_ok_and(|current| current >= KernelVersion::new(major, minor, 0))
+}
+
+/// CAP_NET_ADMIN (12), CAP_PERFMON (38) and CAP_BPF (39) among the effective capabilities.
+fn has_capabilities() -> bool {
+    const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|effective| effective & NEEDED == NEEDED)
+}
+
+fn load_classifier(ebpf: &mut Ebpf, name: &str) -> Result<(), Failure> {
+    classifier(ebpf, name)?.load().map_err(|error| refused(name, &chain(&error)))
+}
+
+/// The classifier `name` of the object.
+pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Failure> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tc program {name}")))
+}
+
+/// The XDP program of the object.
+pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Failure> {
+    ebpf.program_mut("xbr_xdp")
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Failed, "the embedded BPF object has no XDP program"))
+}
+
+fn load_xdp(ebpf: &mut Ebpf) -> Result<(), Failure> {
+    xdp(ebpf)?.load().map_err(|error| refused("xbr_xdp", &chain(&error)))
+}
+
+fn arm_stub(ebpf: &mut Ebpf) -> Result<ProgramArray<aya::maps::MapData>, Failure> {
+    load_classifier(ebpf, "xbr_stub")?;
+    let target = classifier(ebpf, "xbr_tc")?
+        .fd()
+        .and_then(|fd| fd.try_clone().map_err(ProgramError::from))
+        .map_err(|error| refused("xbr_tc", &chain(&error)))?;
+    let mut tail: ProgramArray<_> = ebpf
+        .take_map("xbr_tail")
+        .and_then(|map| map.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Failed, "the embedded BPF object has no tail-call map"))?;
+    tail.set(0, &target, 0).map_err(|error| refused("xbr_tail", &chain(&error)))?;
+    Ok(tail)
+}
+
+fn refused(what: &str, why: &str) -> Failure {
+    let exit = if why.contains("EPERM") || why.contains("not permitted") { Exit::Permission } else { Exit::Kernel };
+    Failure::new(exit, format!("the kernel refused {what}: {why}"))
+}
+
+/// An error and what is behind it, in one line. Of a verifier's log, the end is kept: there it says what it refused; all of
+/// it goes to the debug log.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.len() > 8 {
+        debug!("{text}");
+        lines.drain(1..lines.len() - 7);
+    }
+    lines.join("; ")
+}

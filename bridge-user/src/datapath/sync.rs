@@ -1,0 +1,43 @@
+//! Writes what the plan says, and only what differs from what was written before.
+//!
+//! The order leaves no moment in which a frame is forwarded that neither the old nor the new state would forward:
+//! first every changed port is narrowed to what both states allow, then FDB entries are removed, then ports get their
+//! new entry, then FDB entries are put.
+
+mod fdb;
+mod ports;
+
+use aya::maps::MapError;
+
+pub use self::fdb::{FdbSync, cell as fdb_cell};
+use self::ports::PortSync;
+use super::Tables;
+use crate::plan::Plan;
+
+/// What stands in the tables.
+#[derive(Default)]
+pub struct Sync {
+    ports: PortSync,
+    /// The FDB half.
+    pub fdb: FdbSync,
+}
+
+impl Sync {
+    /// Makes the tables say what `plan` says, FDB entries that are known already included.
+    pub fn apply(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        self.ports.narrow(tables, plan)?;
+        self.fdb.remove_outdated(tables, plan)?;
+        self.ports.settle(tables, plan)?;
+        self.fdb.put_all(tables, plan)
+    }
+
+    /// The counter cell of a fid, 0 if it has none of its own.
+    pub fn vlan_cell(&self, fid: u16) -> u32 {
+        self.ports.vlan_cell(fid)
+    }
+
+    /// VLAN counter cells in use.
+    pub fn vlan_cells_used(&self) -> usize {
+        self.ports.vlan_cells_used()
+    }
+}

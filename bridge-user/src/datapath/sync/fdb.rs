@@ -1,0 +1,171 @@
+//! FDB entries: what the kernel last said of each, with the generation read before it was asked.
+
+use std::collections::HashMap;
+
+use aya::maps::MapError;
+use bridge_common::{
+    mac::Mac,
+    maps::{FdbKey, FdbValue, generation_cell},
+};
+
+use crate::{
+    datapath::Tables,
+    model::{FdbEntry, FdbKey as KernelKey, IfIndex},
+    plan::{self, Plan},
+};
+
+/// What the kernel said of an entry.
+struct Known {
+    entry: FdbEntry,
+    /// The generation of its cell before the kernel was asked: what has been cancelled since stays cancelled.
+    generation: u32,
+    /// Where and how it stands in the table, if it does.
+    written: Option<(FdbKey, u64)>,
+}
+
+/// The FDB as the kernel told it, and as the table has it.
+#[derive(Default)]
+pub struct FdbSync {
+    known: HashMap<KernelKey, Known>,
+    /// Entries that found no room in the table.
+    refused: u64,
+    used: u64,
+}
+
+impl FdbSync {
+    /// Takes over a whole dump; `generations` were read before it was asked for. Entries are written by
+    /// [`super::Sync::apply`].
+    pub fn replace(
+        &mut self,
+        tables: &mut Tables,
+        dump: HashMap<KernelKey, FdbEntry>,
+        generations: &[u32],
+    ) -> Result<(), MapError> {
+        let mut gone = Vec::new();
+        self.known.retain(|key, known| {
+            let stays = dump.contains_key(key);
+            if let (false, Some((at, _))) = (stays, known.written) {
+                gone.push(at);
+            }
+            stays
+        });
+        for at in gone {
+            self.used -= 1;
+            tables.remove_fdb(at)?;
+        }
+        for (key, entry) in dump {
+            let generation = generations.get(cell(&key) as usize).copied().unwrap_or_default();
+            let written = self.known.get(&key).and_then(|known| known.written);
+            self.known.insert(key, Known { entry, generation, written });
+        }
+        Ok(())
+    }
+
+    /// Takes over what the kernel says of one entry now; `generation` was read before it was asked.
+    pub fn confirm(
+        &mut self,
+        tables: &mut Tables,
+        plan: &Plan,
+        key: KernelKey,
+        entry: Option<FdbEntry>,
+        generation: u32,
+    ) -> Result<(), MapError> {
+        let Some(entry) = entry else {
+            if let Some(Known { written: Some((at, _)), .. }) = self.known.remove(&key) {
+                self.used -= 1;
+                tables.remove_fdb(at)?;
+            }
+            return Ok(());
+        };
+        let known = self.known.entry(key).or_insert(Known { entry, generation, written: None });
+        known.entry = entry;
+        known.generation = generation;
+        match wanted(plan, &key, known) {
+            Some((at, data)) => self.put(tables, key, at, data),
+            None => self.remove(tables, key),
+        }
+    }
+
+    /// Removes what the plan no longer wants as it stands.
+    pub(super) fn remove_outdated(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        let outdated: Vec<KernelKey> = self
+            .known
+            .iter()
+            .filter(|(key, known)| known.written.is_some() && known.written != wanted(plan, key, known))
+            .map(|(key, _)| *key)
+            .collect();
+        outdated.into_iter().try_for_each(|key| self.remove(tables, key))
+    }
+
+    /// Puts what is not in the table yet.
+    pub(super) fn put_all(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        self.refused = 0;
+        let missing: Vec<(KernelKey, FdbKey, u64)> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.written.is_none())
+            .filter_map(|(key, known)| wanted(plan, key, known).map(|(at, data)| (*key, at, data)))
+            .collect();
+        missing.into_iter().try_for_each(|(key, at, data)| self.put(tables, key, at, data))
+    }
+
+    /// The entries whose cell has another generation than when the kernel was last asked about them.
+    pub fn stale(&self, tables: &Tables) -> Vec<KernelKey> {
+        self.known
+            .iter()
+            .filter(|(key, known)| tables.generation(cell(key)) != known.generation)
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Entries of one bridge in the table.
+    pub fn entries_of(&self, bridge: IfIndex) -> u64 {
+        self.known.iter().filter(|(key, known)| key.bridge == bridge && known.written.is_some()).count() as u64
+    }
+
+    /// Entries in the table, and entries that found no room.
+    pub fn fill(&self) -> (u64, u64) {
+        (self.used, self.refused)
+    }
+
+    fn put(&mut self, tables: &mut Tables, key: KernelKey, at: FdbKey, data: u64) -> Result<(), MapError> {
+        let Some(known) = self.known.get_mut(&key) else { return Ok(()) };
+        if known.written == Some((at, data)) {
+            return Ok(());
+        }
+        if let Some((old, _)) = known.written.take() {
+            self.used -= 1;
+            if old != at {
+                tables.remove_fdb(old)?;
+            }
+        }
+        // The next frame of the source goes to the bridge: how old the kernel's entry is, is not known here.
+        if tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })? {
+            known.written = Some((at, data));
+            self.used += 1;
+        } else {
+            self.refused += 1;
+            // An old value under the same key would be wrong now.
+            tables.remove_fdb(at)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, tables: &mut Tables, key: KernelKey) -> Result<(), MapError> {
+        if let Some((at, _)) = self.known.get_mut(&key).and_then(|known| known.written.take()) {
+            self.used -= 1;
+            tables.remove_fdb(at)?;
+        }
+        Ok(())
+    }
+}
+
+/// The generation cell of a kernel entry.
+pub fn cell(key: &KernelKey) -> u32 {
+    generation_cell(Mac::new(key.mac), key.vlan)
+}
+
+fn wanted(plan: &Plan, key: &KernelKey, known: &Known) -> Option<(FdbKey, u64)> {
+    let (at, slot, flags) = plan::fdb_entry(plan, key, &known.entry)?;
+    Some((at, FdbValue::pack(slot, flags, known.generation)))
+}

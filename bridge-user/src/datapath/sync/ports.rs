@@ -1,0 +1,188 @@
+//! Ports, devices and counter cells.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{MapError, PerCpuValues};
+use aya::util::nr_cpus;
+use bridge_common::{
+    maps::{Counter, MAX_VLAN_CELLS, Port, PortCounters, VlanCounters, port_flags},
+    reason::REASONS,
+};
+
+use crate::{datapath::Tables, model::IfIndex, plan::Plan};
+
+/// Flags that let frames through; a narrowed port has those that both states have.
+const PERMIT: u32 = port_flags::INGRESS | port_flags::EGRESS | port_flags::EGRESS_XDP;
+/// Flags that hold frames back; a narrowed port has those that either state has.
+const RESTRICT: u32 = port_flags::LEARNING | port_flags::LOCKED | port_flags::ISOLATED | port_flags::VIRTUAL_XDP;
+
+#[derive(Default)]
+pub(super) struct PortSync {
+    /// What stands in the port table, by slot.
+    written: BTreeMap<u16, Port>,
+    /// What stands in the slot table.
+    devices: BTreeMap<IfIndex, u16>,
+    /// Counter cells by fid.
+    cells: BTreeMap<u16, u32>,
+}
+
+impl PortSync {
+    /// Lets every port that changes do no more than the old and the new state both allow.
+    pub(super) fn narrow(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        let wanted = by_slot(plan);
+        for (slot, old) in &mut self.written {
+            let narrowed = match wanted.get(slot) {
+                Some(new) if *new == old => continue,
+                Some(new) => narrow(old, new),
+                None => Port::EMPTY,
+            };
+            if narrowed != *old {
+                tables.put_port(*slot, &narrowed)?;
+                *old = narrowed;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the new state.
+    pub(super) fn settle(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        let wanted = by_slot(plan);
+        let devices: BTreeMap<IfIndex, u16> =
+            plan.ports.iter().filter_map(|(ifindex, port)| Some((*ifindex, port.slot?))).collect();
+        for (ifindex, slot) in &self.devices {
+            if devices.get(ifindex) != Some(slot) {
+                tables.remove_device(*ifindex)?;
+            }
+        }
+        self.written.retain(|slot, _| wanted.contains_key(slot));
+        self.settle_cells(tables, plan)?;
+        for (slot, port) in wanted {
+            if !self.written.contains_key(&slot) {
+                zero_port(tables, slot)?;
+            }
+            if self.written.get(&slot) != Some(port) {
+                tables.put_port(slot, port)?;
+                self.written.insert(slot, *port);
+            }
+        }
+        for (ifindex, slot) in &devices {
+            if self.devices.get(ifindex) != Some(slot) {
+                tables.put_device(*ifindex, *slot)?;
+            }
+        }
+        self.devices = devices;
+        Ok(())
+    }
+
+    /// Every fid of the plan gets a counter cell while there are any; fids of bridges that are gone give theirs back.
+    fn settle_cells(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        let wanted: Vec<u16> = plan
+            .bridges
+            .values()
+            .filter_map(|bridge| Some((bridge.fid_base?, &bridge.vlans)))
+            .flat_map(|(base, vlans)| vlans.iter().map(move |vid| base + vid))
+            .collect();
+        let keep: std::collections::BTreeSet<u16> = wanted.iter().copied().collect();
+        let gone: Vec<u16> = self.cells.keys().copied().filter(|fid| !keep.contains(fid)).collect();
+        for fid in gone {
+            tables.put_vlan_cell(fid, 0)?;
+            self.cells.remove(&fid);
+        }
+        if wanted.iter().all(|fid| self.cells.contains_key(fid)) {
+            return Ok(());
+        }
+        let used: std::collections::BTreeSet<u32> = self.cells.values().copied().collect();
+        let mut free = (1..MAX_VLAN_CELLS).filter(|cell| !used.contains(cell));
+        for fid in wanted {
+            if self.cells.contains_key(&fid) {
+                continue;
+            }
+            let Some(cell) = free.next() else { break };
+            let zero = vec![VlanCounters::default(); nr_cpus().unwrap_or(1)];
+            if let Ok(values) = PerCpuValues::try_from(zero) {
+                tables.vlan_counters.set(cell, values, 0)?;
+            }
+            tables.put_vlan_cell(fid, cell)?;
+            self.cells.insert(fid, cell);
+        }
+        Ok(())
+    }
+
+    pub(super) fn vlan_cell(&self, fid: u16) -> u32 {
+        self.cells.get(&fid).copied().unwrap_or_default()
+    }
+
+    pub(super) fn vlan_cells_used(&self) -> usize {
+        self.cells.len()
+    }
+}
+
+fn by_slot(plan: &Plan) -> BTreeMap<u16, &Port> {
+    plan.ports.values().filter_map(|port| Some((port.slot?, &port.entry))).collect()
+}
+
+/// A slot that is given to another port begins at zero.
+fn zero_port(tables: &mut Tables, slot: u16) -> Result<(), MapError> {
+    let zero = PortCounters { reasons: [Counter::default(); REASONS] };
+    match PerCpuValues::try_from(vec![zero; nr_cpus().unwrap_or(1)]) {
+        Ok(values) => tables.port_counters.set(u32::from(slot), values, 0),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What both `old` and `new` allow.
+fn narrow(old: &Port, new: &Port) -> Port {
+    let mut port = *old;
+    let mut permit = old.flags & new.flags & PERMIT;
+    // Where the meaning of frames changes, nothing is common to both.
+    let same_meaning = (old.ifindex, old.fid_base, old.pvid, old.tpid) == (new.ifindex, new.fid_base, new.pvid, new.tpid)
+        && (old.flags ^ new.flags) & port_flags::VLAN_AWARE == 0
+        && old.untagged == new.untagged;
+    if !same_meaning {
+        permit = 0;
+    }
+    port.flags = permit | (old.flags | new.flags) & RESTRICT | old.flags & port_flags::VLAN_AWARE;
+    port.max_len = old.max_len.min(new.max_len);
+    port.slow_reason = new.slow_reason;
+    for (word, wanted) in port.member.iter_mut().zip(&new.member) {
+        *word &= wanted;
+    }
+    port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(flags: u32, members: u64) -> Port {
+        let mut port = Port { ifindex: 7, flags, max_len: 1518, ..Port::EMPTY };
+        port.member[0] = members;
+        port
+    }
+
+    #[test]
+    fn a_narrowed_port_allows_no_more_than_both() {
+        let old = port(port_flags::INGRESS | port_flags::EGRESS, 0b0110);
+        let new = port(port_flags::EGRESS | port_flags::ISOLATED, 0b1100);
+        let narrowed = narrow(&old, &new);
+        assert_eq!(narrowed.flags, port_flags::EGRESS | port_flags::ISOLATED);
+        assert_eq!(narrowed.member[0], 0b0100);
+    }
+
+    #[test]
+    fn another_pvid_or_untagged_set_closes_the_port_meanwhile() {
+        let old = port(port_flags::INGRESS | port_flags::EGRESS, 1);
+        for change in [
+            |port: &mut Port| port.pvid = 9,
+            |port: &mut Port| port.fid_base = 9,
+            |port: &mut Port| port.tpid = 9,
+            |port: &mut Port| port.ifindex = 9,
+            |port: &mut Port| port.untagged[3] = 9,
+            |port: &mut Port| port.flags |= port_flags::VLAN_AWARE,
+        ] {
+            let mut new = old;
+            change(&mut new);
+            assert_eq!(narrow(&old, &new).flags & PERMIT, 0);
+        }
+    }
+}

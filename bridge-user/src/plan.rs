@@ -1,0 +1,209 @@
+//! What the tables should hold, from what the kernel said. Pure: model, configuration and numbering in, plan out.
+
+mod numbers;
+pub mod port;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bridge_common::{
+    mac::Mac,
+    maps::{FdbKey, Port, VLANS, fdb_flags},
+    reason::Reason,
+};
+
+pub use self::numbers::Numbers;
+use crate::{
+    config::{HookChoice, RunConfig},
+    model::{BridgeAttrs, FdbEntry, FdbKey as KernelKey, IfIndex, Link, Model},
+};
+
+/// Everything that follows from one state of the kernel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The bridges that this instance serves, by interface index.
+    pub bridges: BTreeMap<IfIndex, BridgePlan>,
+    /// Their ports, by interface index.
+    pub ports: BTreeMap<IfIndex, PortPlan>,
+}
+
+/// A reason and the finding behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// The published reason.
+    pub reason: Reason,
+    /// What was found, in words.
+    pub detail: String,
+}
+
+impl Slow {
+    fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+/// One bridge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BridgePlan {
+    /// Its name.
+    pub name: String,
+    /// Its attributes as the kernel gave them.
+    pub attrs: BridgeAttrs,
+    /// Where its fids begin; `None` if there was no room.
+    pub fid_base: Option<u16>,
+    /// Why all of it is slow.
+    pub slow: Option<Slow>,
+    /// VLANs of any port, for the counters (0 on a VLAN-unaware bridge).
+    pub vlans: Vec<u16>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortPlan {
+    /// Name of the device.
+    pub name: String,
+    /// The bridge.
+    pub bridge: IfIndex,
+    /// Number in the tables; `None` if there was no room.
+    pub slot: Option<u16>,
+    /// What stands in the port table.
+    pub entry: Port,
+    /// Which programs to attach.
+    pub hook: Hook,
+    /// Why frames from here are slow.
+    pub slow: Option<Slow>,
+}
+
+/// The programs that a port gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The tc program.
+    pub tc: bool,
+    /// The XDP program in front of it.
+    pub xdp: bool,
+    /// Whether XDP was asked for by name (so that its refusal is worth a warning).
+    pub by_name: bool,
+    /// The device is no hardware: XDP sees neither tags nor checksums that are in skb metadata.
+    pub is_virtual: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// What attaching found out, which the plan has to respect: refused hooks by device.
+pub type Refusals = BTreeMap<IfIndex, Slow>;
+
+/// Plans the bridges named in `served` and their ports. `refused` are devices whose hook could not be attached.
+pub fn plan(
+    model: &Model,
+    config: &RunConfig,
+    served: &BTreeSet<String>,
+    numbers: &mut Numbers,
+    refused: &Refusals,
+) -> Plan {
+    let mut plan = Plan::default();
+    for link in model.links.values() {
+        if let Some(attrs) = &link.bridge
+            && served.contains(&link.name)
+        {
+            plan.bridges.insert(link.ifindex, bridge(model, config, numbers, link, attrs));
+        }
+    }
+    for link in model.links.values() {
+        let Some(bridge) = link.master.and_then(|master| plan.bridges.get_mut(&master)) else { continue };
+        let Some(index) = link.master else { continue };
+        let slot = numbers.slot(link.ifindex);
+        let context = port::Context { model, config, bridge, refused: refused.get(&link.ifindex) };
+        let port = port::port(&context, index, link, slot);
+        if bridge.attrs.vlan_filtering {
+            for range in model.vlans.get(&link.ifindex).into_iter().flatten() {
+                bridge.vlans.extend(range.first..=range.last);
+            }
+        }
+        plan.ports.insert(link.ifindex, port);
+    }
+    for bridge in plan.bridges.values_mut() {
+        bridge.vlans.sort_unstable();
+        bridge.vlans.dedup();
+    }
+    numbers.retain(|ifindex| plan.ports.contains_key(&ifindex), |ifindex| plan.bridges.contains_key(&ifindex));
+    plan
+}
+
+fn bridge(
+    model: &Model,
+    config: &RunConfig,
+    numbers: &mut Numbers,
+    link: &Link,
+    attrs: &BridgeAttrs,
+) -> BridgePlan {
+    let fid_base = numbers.fid_base(link.ifindex, attrs.vlan_filtering);
+    let vlans = if attrs.vlan_filtering { Vec::new() } else { vec![0] };
+    let slow = bridge_slow(model, link, attrs, fid_base).filter(|slow| !config.overrule.contains(&slow.reason));
+    BridgePlan { name: link.name.clone(), attrs: attrs.clone(), fid_base, slow, vlans }
+}
+
+fn bridge_slow(model: &Model, link: &Link, attrs: &BridgeAttrs, fid_base: Option<u16>) -> Option<Slow> {
+    let bypass = &model.bypass;
+    if fid_base.is_none() {
+        return Some(Slow::new(Reason::TableFull, "more bridges than the tables have room for"));
+    }
+    if attrs.mst {
+        return Some(Slow::new(Reason::BridgeFeature, "mst_enabled is on"));
+    }
+    if attrs.fdb_local_vlan_0 {
+        return Some(Slow::new(Reason::BridgeFeature, "fdb_local_vlan_0 is on"));
+    }
+    if attrs.unknown_options != 0 {
+        let bits = attrs.unknown_options;
+        return Some(Slow::new(Reason::BridgeFeature, format!("a bridge option unknown to xbr is on (bits {bits:#x})")));
+    }
+    if let Some(found) = &bypass.netfilter {
+        return Some(Slow::new(Reason::Netfilter, found.clone()));
+    }
+    if let (Some((ip, ip6, arp)), Some(found)) = (bypass.br_netfilter, &bypass.inet_rules)
+        && (ip || ip6 || arp || attrs.nf_call_iptables || attrs.nf_call_ip6tables || attrs.nf_call_arptables)
+    {
+        return Some(Slow::new(Reason::Netfilter, format!("br_netfilter shows bridged frames to {found}")));
+    }
+    if link.promiscuity > 0 || link.promisc_flag {
+        return Some(Slow::new(Reason::BridgePromisc, format!("{} is promiscuous", link.name)));
+    }
+    None
+}
+
+/// The FDB table's entry for what the kernel said, without the generation. `None`: xbr has no use for it.
+pub fn fdb_entry(plan: &Plan, key: &KernelKey, entry: &FdbEntry) -> Option<(FdbKey, u16, u16)> {
+    let bridge = plan.bridges.get(&key.bridge)?;
+    let base = bridge.fid_base?;
+    // Entries of the other filtering mode stay in the kernel's table, unused.
+    let fid = match (bridge.attrs.vlan_filtering, key.vlan) {
+        (true, 1..VLANS) => base + key.vlan,
+        (false, 0) => base,
+        _ => return None,
+    };
+    let mut flags = 0;
+    let mut slot = 0;
+    if entry.local {
+        flags |= fdb_flags::LOCAL;
+    } else {
+        let port = plan.ports.get(&entry.port).filter(|port| port.bridge == key.bridge)?;
+        slot = port.slot?;
+    }
+    if entry.locked || entry.offloaded || entry.unknown {
+        flags |= fdb_flags::OPAQUE;
+    }
+    if entry.sticky {
+        flags |= fdb_flags::STICKY;
+    }
+    if entry.is_static || entry.extern_learn {
+        flags |= fdb_flags::STATIC;
+    }
+    Some((FdbKey::new(fid, Mac::new(key.mac)), slot, flags))
+}
+
+/// The hook that the operator chose for the port `name`.
+fn hook_choice(config: &RunConfig, name: &str) -> HookChoice {
+    config.hooks.get(name).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! One port: its entry in the port table, its hook, and why it is slow if it is.
+
+use bridge_common::{
+    maps::{Port, port_flags, set_bit},
+    reason::Reason,
+};
+
+use super::{BridgePlan, Hook, PortPlan, Slow, hook_choice};
+use crate::{
+    config::{HookChoice, RunConfig},
+    model::{BridgeAttrs, IfIndex, Link, Model, PortAttrs},
+};
+
+/// `BR_STATE_FORWARDING`.
+const FORWARDING: u8 = 3;
+/// `NETDEV_XDP_ACT_NDO_XMIT`.
+const XDP_NDO_XMIT: u64 = 4;
+/// Root qdiscs that the kernel sets up by itself and that limit nothing: an XDP redirect may go around them.
+const PLAIN_QDISCS: [&str; 5] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq"];
+/// A source's entry gets a frame of its own every ageing time divided by this: the entry of a host that falls silent
+/// goes that fraction early at most.
+const REFRESHES_PER_AGEING: u64 = 32;
+
+/// What a port's plan depends on besides the port.
+pub(super) struct Context<'a> {
+    pub(super) model: &'a Model,
+    pub(super) config: &'a RunConfig,
+    pub(super) bridge: &'a BridgePlan,
+    pub(super) refused: Option<&'a Slow>,
+}
+
+pub(super) fn port(context: &Context<'_>, bridge: IfIndex, link: &Link, slot: Option<u16>) -> PortPlan {
+    let attrs = link.port.clone().unwrap_or_default();
+    let hook = hook(context.config, link);
+    let slow = slow(context, link, &attrs, &hook, slot);
+    let entry = entry(context, link, &attrs, &hook, slow.as_ref());
+    PortPlan { name: link.name.clone(), bridge, slot, entry, hook, slow }
+}
+
+fn hook(config: &RunConfig, link: &Link) -> Hook {
+    let is_virtual = !link.physical;
+    let name = &link.name;
+    let (tc, xdp, by_name, why) = match hook_choice(config, name) {
+        HookChoice::Off => (false, false, true, "turned off by --hook".to_owned()),
+        _ if !config.ports.is_empty() && !config.ports.contains(name) => {
+            (false, false, false, "not among the ports named by --port".to_owned())
+        }
+        HookChoice::Tc => (true, false, true, "chosen by --hook".to_owned()),
+        HookChoice::Xdp => (true, true, true, "chosen by --hook".to_owned()),
+        HookChoice::Auto if is_virtual => {
+            let kind = link.kind.as_deref().unwrap_or("device");
+            (true, false, false, format!("a {kind}: tc keeps super-frames, checksums and tags whole"))
+        }
+        HookChoice::Auto => (true, true, false, "a physical NIC: XDP first, tc for the rest".to_owned()),
+    };
+    Hook { tc, xdp, by_name, is_virtual, why }
+}
+
+/// Why frames that come in here are slow; the first finding in the order of what an operator would look at first.
+fn slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slot: Option<u16>) -> Option<Slow> {
+    let Context { model, config, bridge, refused } = context;
+    let bypass = &model.bypass;
+    let ifindex = link.ifindex;
+    let policy = |reason: Reason, detail: Option<String>| {
+        detail.filter(|_| !config.overrule.contains(&reason)).map(|detail| Slow::new(reason, detail))
+    };
+    if !hook.tc {
+        let reason = if hook.by_name { Reason::TurnedOff } else { Reason::NotSelected };
+        return Some(Slow::new(reason, hook.why.clone()));
+    }
+    if slot.is_none() {
+        return Some(Slow::new(Reason::TableFull, "more ports than the tables have room for"));
+    }
+    if let Some(slow) = &bridge.slow {
+        return Some(slow.clone());
+    }
+    if let Some(slow) = refused {
+        return Some((*slow).clone());
+    }
+    if let Some(detail) = feature(link, attrs) {
+        return Some(Slow::new(Reason::PortFeature, detail));
+    }
+    policy(Reason::ForeignXdp, foreign_xdp(link))
+        .or_else(|| policy(Reason::TcFilter, bypass.ingress_filters.get(&ifindex).cloned()))
+        .or_else(|| upper(model, ifindex).map(|detail| Slow::new(Reason::VlanUpper, detail)))
+        .or_else(|| {
+            let stripped = hook.xdp && bypass.rx_vlan_offload.get(&ifindex) == Some(&true);
+            stripped.then(|| Slow::new(Reason::RxVlanOffload, "rx-vlan-offload is on and XDP would not see the tags"))
+        })
+        .or_else(|| not_forwarding(link, attrs).map(|detail| Slow::new(Reason::PortState, detail)))
+}
+
+fn feature(link: &Link, attrs: &PortAttrs) -> Option<String> {
+    if link.port.is_none() {
+        return Some("the kernel told no bridge port attributes".to_owned());
+    }
+    if attrs.vlan_tunnel {
+        return Some("vlan_tunnel is on".to_owned());
+    }
+    if link.switchdev {
+        return Some("a switchdev port: its hardware forwards".to_owned());
+    }
+    None
+}
+
+/// `link.xdp` holds what is not ours (the caller has taken our own programs out).
+fn foreign_xdp(link: &Link) -> Option<String> {
+    link.xdp.first().map(|id| format!("XDP program {id} is attached"))
+}
+
+fn upper(model: &Model, ifindex: IfIndex) -> Option<String> {
+    model
+        .links
+        .values()
+        .find(|other| {
+            other.lower == Some(ifindex)
+                && !other.lower_elsewhere
+                && matches!(other.kind.as_deref(), Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
+        })
+        .map(|other| format!("{} sits on the port", other.name))
+}
+
+fn not_forwarding(link: &Link, attrs: &PortAttrs) -> Option<String> {
+    if !link.up {
+        return Some("the device is down".to_owned());
+    }
+    if !link.carrier {
+        return Some("the device has no carrier".to_owned());
+    }
+    match attrs.state {
+        Some(FORWARDING) => None,
+        state => Some(format!("the port is {}", state_name(state))),
+    }
+}
+
+/// The name of a bridge port state, as `bridge link` shows it.
+pub fn state_name(state: Option<u8>) -> &'static str {
+    match state {
+        Some(0) => "disabled",
+        Some(1) => "listening",
+        Some(2) => "learning",
+        Some(FORWARDING) => "forwarding",
+        Some(4) => "blocking",
+        _ => "unknown",
+    }
+}
+
+fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slow: Option<&Slow>) -> Port {
+    let Context { model, config, bridge, .. } = context;
+    let mut entry = Port {
+        ifindex: link.ifindex,
+        max_len: link.mtu.saturating_add(18),
+        fid_base: bridge.fid_base.unwrap_or_default(),
+        tpid: bridge.attrs.vlan_protocol,
+        refresh_interval: refresh_interval(&bridge.attrs),
+        ..Port::EMPTY
+    };
+    let mut flag = |bit: u32, on: bool| {
+        if on {
+            entry.flags |= bit;
+        }
+    };
+    let alive = bridge.fid_base.is_some() && bridge.slow.is_none();
+    let egress = alive
+        && hook_choice(config, &link.name) != HookChoice::Off
+        && feature(link, attrs).is_none()
+        && not_forwarding(link, attrs).is_none();
+    flag(port_flags::INGRESS, alive && slow.is_none());
+    flag(port_flags::EGRESS, egress);
+    flag(port_flags::EGRESS_XDP, egress && takes_xdp(model, link));
+    flag(port_flags::VLAN_AWARE, bridge.attrs.vlan_filtering);
+    flag(port_flags::LEARNING, attrs.learning && bridge.attrs.ageing_time != 0);
+    flag(port_flags::LOCKED, attrs.locked);
+    flag(port_flags::ISOLATED, attrs.isolated);
+    flag(port_flags::VIRTUAL_XDP, hook.is_virtual);
+    entry.slow_reason = slow.map_or(Reason::UnknownPort, |slow| slow.reason) as u32;
+    if bridge.attrs.vlan_filtering {
+        for range in model.vlans.get(&link.ifindex).into_iter().flatten() {
+            if range.pvid {
+                entry.pvid = range.first;
+            }
+            for vid in range.first..=range.last.min(4094) {
+                // A VLAN that is mapped to a tunnel, or that does not forward, is the bridge's business.
+                set_bit(&mut entry.member, vid, range.state == Some(FORWARDING) && !range.tunnel);
+                set_bit(&mut entry.untagged, vid, range.untagged);
+            }
+        }
+    }
+    entry
+}
+
+/// Whether an XDP program may send frames out of the device: the driver takes them, and nothing that somebody set up on
+/// its egress is passed over.
+fn takes_xdp(model: &Model, link: &Link) -> bool {
+    let features = model.bypass.xdp_features.get(&link.ifindex).copied().unwrap_or_default();
+    features & XDP_NDO_XMIT != 0
+        && PLAIN_QDISCS.contains(&link.qdisc.as_str())
+        && !model.bypass.egress_filters.contains_key(&link.ifindex)
+}
+
+/// Nanoseconds; 0 where entries do not age.
+fn refresh_interval(attrs: &BridgeAttrs) -> u64 {
+    let ageing = if attrs.topology_change { attrs.ageing_time.min(attrs.forward_delay) } else { attrs.ageing_time };
+    u64::from(ageing) * 10_000_000 / REFRESHES_PER_AGEING
+}

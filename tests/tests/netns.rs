@@ -1,0 +1,111 @@
+//! Tests on real bridges in network namespaces, on the kernel that runs.
+//!
+//! Each test makes its own namespaces, so tests run side by side. What the machine lacks is probed once; a test that
+//! cannot run is reported as ignored, with a line `skipped: NAME: REASON`. Options are those of `cargo test`.
+
+use std::{
+    process::ExitCode,
+    sync::{PoisonError, RwLock},
+};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use xbr_tests::{probe::Need, xbr};
+
+#[path = "netns/cli.rs"]
+mod cli;
+#[path = "netns/fdb.rs"]
+mod fdb;
+#[path = "netns/forward.rs"]
+mod forward;
+#[path = "netns/life.rs"]
+mod life;
+#[path = "netns/observe.rs"]
+mod observe;
+#[path = "netns/policy.rs"]
+mod policy;
+#[path = "netns/ports.rs"]
+mod ports;
+#[path = "netns/scene.rs"]
+mod scene;
+#[path = "netns/selftest.rs"]
+mod selftest;
+#[path = "netns/vlan.rs"]
+mod vlan;
+
+/// One test.
+struct Test {
+    name: &'static str,
+    run: fn() -> Result<()>,
+    needs: &'static [Need],
+    /// Runs while no other test does: it looks at the whole machine.
+    alone: bool,
+}
+
+/// A test that needs root and what is named.
+const fn test(name: &'static str, run: fn() -> Result<()>, needs: &'static [Need]) -> Test {
+    Test {
+        name,
+        run,
+        needs,
+        alone: false,
+    }
+}
+
+/// A test that must not run beside another.
+const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Need]) -> Test {
+    Test {
+        name,
+        run,
+        needs,
+        alone: true,
+    }
+}
+
+const GROUPS: [&[Test]; 8] = [
+    selftest::TESTS,
+    cli::TESTS,
+    forward::TESTS,
+    fdb::TESTS,
+    ports::TESTS,
+    policy::TESTS,
+    life::TESTS,
+    vlan::TESTS,
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // More would only wait for each other's processors, and time limits would mean less.
+    arguments.test_threads.get_or_insert(2);
+    let trials: Vec<Trial> = GROUPS.into_iter().flatten().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(test: &'static Test) -> Trial {
+    let missing = [Need::Root].iter().chain(test.needs).find(|need| !need.met());
+    if let Some(need) = missing {
+        println!("skipped: {}: {need}", test.name);
+    }
+    Trial::test(test.name, || guarded(test)).with_ignored_flag(missing.is_some())
+}
+
+/// Runs a test, and adds the daemons' logs to its failure.
+fn guarded(test: &Test) -> Result<(), Failed> {
+    static TURN: RwLock<()> = RwLock::new(());
+    let (_shared, _alone);
+    if test.alone {
+        _alone = TURN.write().unwrap_or_else(PoisonError::into_inner);
+    } else {
+        _shared = TURN.read().unwrap_or_else(PoisonError::into_inner);
+    }
+    drop(xbr::take_logs());
+    let result = std::panic::catch_unwind(test.run).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied());
+        Err(anyhow::anyhow!("panicked: {}", message.unwrap_or("no message")))
+    });
+    let logs = xbr::take_logs();
+    result.map_err(|error| Failed::from(format!("{error:#}\n{}", logs.join("\n"))))
+}

@@ -1,0 +1,215 @@
+//! The daemon's end, in every form: nothing is lost, misdelivered or left behind.
+
+use std::{env, thread::sleep, time::Duration};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use xbr_tests::{
+    frame::Frame,
+    leak::{self, Objects, descriptors},
+    net::Kind,
+    probe::Need,
+    traffic::Flow,
+    wait::{self, slowness},
+};
+
+use super::{
+    Test, alone,
+    scene::{Scene, warm},
+    test,
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(
+        "life::kill_9_during_a_flow_on_veth",
+        || kill_9_during_a_flow(Kind::Veth, "tc"),
+        &[],
+    ),
+    test(
+        "life::kill_9_during_a_flow_on_xdp",
+        || kill_9_during_a_flow(Kind::Wire, "xdp"),
+        &[],
+    ),
+    test(
+        "life::a_stopped_daemon_loses_its_lease",
+        a_stopped_daemon_loses_its_lease,
+        &[],
+    ),
+    test(
+        "life::ports_are_left_as_they_were_found",
+        ports_are_left_as_they_were_found,
+        &[Need::Tun],
+    ),
+    alone(
+        "life::attach_and_detach_leak_nothing",
+        attach_and_detach_leak_nothing,
+        &[],
+    ),
+];
+
+/// A flow of 10 s with a kill -9 in the middle. The numbers are printed: they are the promise of the README.
+fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
+    let scene = Scene::new(&[kind, Kind::Veth, Kind::Veth])?;
+    let [one, two, three] = scene.first();
+    let mut xbr = scene.xbr(&["--hook", &format!("{}={hook}", one.port)])?;
+    warm(&xbr, one, two)?;
+    let there = Flow::start(
+        one,
+        &[two],
+        &[three],
+        Frame::new(one.mac, two.mac),
+        5000 / slowness(),
+        u32::MAX,
+    )?;
+    let back = Flow::start(
+        two,
+        &[one],
+        &[three],
+        Frame::new(two.mac, one.mac),
+        5000 / slowness(),
+        u32::MAX,
+    )?;
+    sleep(Duration::from_secs(5));
+    let fast = xbr.fast(&one.port)?;
+    xbr.kill9()?;
+    sleep(Duration::from_secs(5));
+    let accounts = [there.stop()?, back.stop()?];
+    for account in accounts {
+        println!("kill -9 on {kind:?} ({hook}): {account:?}");
+        ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
+        ensure!(
+            account.lost <= 10,
+            "more than the frames in flight were lost: {account:?}"
+        );
+    }
+    ensure!(
+        fast > u64::from(accounts[0].sent) / 3,
+        "the fast path was not taken: {fast} of {}",
+        accounts[0].sent
+    );
+    // A new daemon finds nothing in its way.
+    let xbr = scene.xbr(&[])?;
+    warm(&xbr, one, two)?;
+    xbr.stop()
+}
+
+fn a_stopped_daemon_loses_its_lease() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth, Kind::Veth, Kind::Veth])?;
+    let [one, two, three] = scene.first();
+    let xbr = scene.xbr(&[])?;
+    warm(&xbr, one, two)?;
+    scene.steady(&xbr, one, two, 200)?;
+    xbr.signal(Signal::SIGSTOP)?;
+    // The daemon cannot be asked now. What the bridge itself forwards shows in what it learns: with the lease out, a
+    // station's move behind the daemon's back changes where frames go.
+    sleep(Duration::from_secs(2));
+    let flow = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 1000, 500)?;
+    flow.finish()?.exact()?;
+    xbr.signal(Signal::SIGCONT)?;
+    let suspended = xbr.reason(&one.port, "suspended")?;
+    ensure!(
+        suspended >= 500,
+        "only {suspended} of 500 frames went by the bridge: {}",
+        xbr.summary()
+    );
+    wait::until("fast again after SIGCONT", Duration::from_secs(3), || {
+        Ok(warm(&xbr, one, two).is_ok())
+    })?;
+    scene.steady(&xbr, one, two, 200)?;
+    xbr.stop()
+}
+
+fn ports_are_left_as_they_were_found() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth, Kind::Tap, Kind::Wire])?;
+    let [one, _two, uplink] = scene.first();
+    // Somebody's clsact, which must stay, and a device without.
+    scene.host(&format!("tc qdisc add dev {} clsact", one.port))?;
+    let before = leak::attachments(&scene.net.host)?;
+    for kill in [false, true] {
+        let mut xbr = scene.xbr(&["--hook", "eth0=xdp"])?;
+        warm(&xbr, one, uplink)?;
+        ensure!(
+            leak::attachments(&scene.net.host)? != before,
+            "nothing is attached while xbr runs"
+        );
+        if kill {
+            xbr.kill9()?;
+            // What a crash leaves on kernels without links is for the next start to clear.
+            if Need::NoTcx.met() {
+                scene.xbr(&[])?.stop()?;
+            }
+        } else {
+            xbr.stop()?;
+        }
+        // After a crash nobody is there to turn an offload back on.
+        let after = leak::attachments(&scene.net.host)?;
+        let same = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| !kill || !line.contains("vlan"))
+                .map(str::to_owned)
+                .collect()
+        };
+        ensure!(
+            same(&after) == same(&before),
+            "killed {kill}: before:\n{before}\nafter:\n{after}"
+        );
+    }
+    Ok(())
+}
+
+/// `XBR_TEST_CYCLES` starts and ends, default 100, while numbered frames flow.
+fn attach_and_detach_leak_nothing() -> Result<()> {
+    let cycles = env::var("XBR_TEST_CYCLES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100_u32);
+    let scene = Scene::new(&[Kind::Veth, Kind::Veth, Kind::Wire, Kind::Veth])?;
+    let [one, two, uplink, bystander] = scene.first();
+    let objects = Objects::list()?;
+    let before = leak::attachments(&scene.net.host)?;
+    let mine = descriptors(std::process::id())?;
+    let rate = 1000 / slowness();
+    let flows = [
+        Flow::start(one, &[two], &[bystander], Frame::new(one.mac, two.mac), rate, u32::MAX)?,
+        Flow::start(
+            uplink,
+            &[one],
+            &[bystander],
+            Frame::new(uplink.mac, one.mac),
+            rate,
+            u32::MAX,
+        )?,
+    ];
+    for cycle in 0..cycles {
+        let mut xbr = scene.xbr(&["--hook", "eth0=xdp"])?;
+        // Every tenth daemon dies, and every fifth gets time to become fast.
+        if cycle % 5 == 0 {
+            warm(&xbr, one, two)?;
+        }
+        if cycle % 10 == 9 { xbr.kill9()? } else { xbr.stop()? }
+    }
+    flows.iter().for_each(Flow::halt);
+    let mut lost = 0;
+    for flow in flows {
+        let account = flow.stop()?;
+        println!("{cycles} cycles: {account:?}");
+        ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
+        lost += account.lost;
+    }
+    ensure!(lost <= cycles, "{lost} frames lost in {cycles} cycles");
+    if Need::NoTcx.met() {
+        scene.xbr(&[])?.stop()?;
+    }
+    let after = leak::attachments(&scene.net.host)?;
+    ensure!(after == before, "left on the ports: before:\n{before}\nafter:\n{after}");
+    // The kernel frees in its own time.
+    let mut orphans = Objects::default();
+    let freed = wait::until("no orphaned BPF objects", Duration::from_secs(10), || {
+        orphans = Objects::list()?.orphans(&objects);
+        Ok(orphans.is_empty())
+    });
+    ensure!(freed.is_ok(), "left in the kernel: {orphans:?}");
+    let now = descriptors(std::process::id())?;
+    ensure!(now <= mine + 8, "descriptors of the test grew from {mine} to {now}");
+    Ok(())
+}
