@@ -4,7 +4,7 @@
 //! `br_dev_queue_push_xmit` (net/bridge) for known unicast; everything else is passed with the reason's name.
 
 use crate::{
-    frame::{Frame, Tag, is_tag},
+    frame::{ETH_HLEN, Frame, Tag, VLAN_HLEN, is_tag},
     mac::Mac,
     maps::{Port, fdb_flags, port_flags},
     reason::Reason,
@@ -281,13 +281,14 @@ fn egress_tag(out: &Port, inside: Inside, frame: &Frame) -> Result<Edit, Reason>
     Ok(match (inside.arrived, untagged) {
         (Arrived::Untagged, true) | (Arrived::Tagged, false) => Edit::Keep,
         (Arrived::Untagged, false) => Edit::Push(inside.tag),
-        (Arrived::Tagged | Arrived::PriorityTagged, true) => {
-            // What is taken off must leave a frame that the kernel's own helpers accept.
-            if is_tag(frame.ethertype) && frame.len < 18 {
-                return Err(Reason::ShortInnerTag);
-            }
-            Edit::Pop
+        // Taking the outer tag off makes the kernel's helper move an inner one to its place (skb_vlan_pop), also where
+        // another outer tag follows.
+        (Arrived::Tagged | Arrived::PriorityTagged, true) | (Arrived::PriorityTagged, false)
+            if is_tag(frame.ethertype) && frame.len < ETH_HLEN + VLAN_HLEN =>
+        {
+            return Err(Reason::ShortInnerTag);
         }
+        (Arrived::Tagged | Arrived::PriorityTagged, true) => Edit::Pop,
         (Arrived::PriorityTagged, false) => Edit::Retag(inside.tag),
     })
 }

@@ -6,6 +6,8 @@ use crate::mac::Mac;
 pub const ETH_HLEN: u32 = 14;
 /// Length of one VLAN tag, in bytes.
 pub const VLAN_HLEN: u32 = 4;
+/// The shortest tagged frame that `skb_vlan_untag` takes, in bytes: it drops what is shorter.
+pub const MIN_TAGGED: usize = 20;
 /// EtherType and tag protocol of 802.1Q.
 pub const ETH_P_8021Q: u16 = 0x8100;
 /// EtherType and tag protocol of 802.1ad.
@@ -72,6 +74,9 @@ impl Frame {
         let src = Mac::new(bytes.get(6..12)?.try_into().ok()?);
         let outer = be16(bytes, 12)?;
         let (tag, ethertype, l3) = if is_tag(outer) {
+            if bytes.len() < MIN_TAGGED {
+                return None;
+            }
             (Some(Tag { tpid: outer, tci: be16(bytes, 14)? }), be16(bytes, 16)?, 18)
         } else {
             (None, outer, 14)
@@ -113,9 +118,9 @@ mod tests {
 
     #[test]
     fn truncated_at_every_length() {
-        let mut tagged = [0u8; 18];
+        let mut tagged = [0u8; MIN_TAGGED];
         tagged[12..14].copy_from_slice(&[0x81, 0x00]);
-        for len in 0..18 {
+        for len in 0..MIN_TAGGED {
             assert_eq!(Frame::parse(&tagged[..len]), None, "tagged, {len} bytes");
         }
         assert!(Frame::parse(&tagged).is_some());

@@ -133,7 +133,7 @@ reasons! {
     EgressVlan = 37, "egress_vlan", Slow;
     /// Larger than the egress port's MTU allows.
     Mtu = 38, "mtu", Slow;
-    /// An inner tag that the kernel could not move to metadata, as the frame is too short.
+    /// The outer tag is to be changed, and the kernel could not move the inner one to its place, as the frame is too short.
     ShortInnerTag = 39, "short_inner_tag", Slow;
     /// A frame that was received with large receive offload.
     Lro = 40, "lro", Slow;

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Edit, Tables as _, Verdict, decide},
-    frame::{ETH_P_IP, ETH_P_IPV6, Frame, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
+    frame::{ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     maps::port_flags,
     reason::Reason,
 };
@@ -61,6 +61,9 @@ fn parse(packet: Packet, wire_len: u32) -> Option<(Frame, usize)> {
     let (dst, src) = packet.macs()?;
     let outer = packet.be16(12)?;
     let (tag, ethertype, l3, len) = if is_tag(outer) {
+        if (wire_len as usize) < MIN_TAGGED {
+            return None;
+        }
         let tag = Tag { tpid: outer, tci: packet.be16(14)? };
         (Some(tag), packet.be16(16)?, 18, wire_len - VLAN_HLEN)
     } else {

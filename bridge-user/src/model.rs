@@ -23,6 +23,7 @@ pub struct Model {
 
 /// One network device.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "mirrors the kernel's device attributes one to one")]
 pub struct Link {
     /// Interface index.
     pub ifindex: IfIndex,
@@ -85,6 +86,7 @@ pub struct LinkStats {
 
 /// `IFLA_INFO_DATA` of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "mirrors the kernel's bridge attributes one to one")]
 pub struct BridgeAttrs {
     /// `IFLA_BR_VLAN_FILTERING`.
     pub vlan_filtering: bool,
@@ -92,7 +94,7 @@ pub struct BridgeAttrs {
     pub vlan_protocol: u16,
     /// `IFLA_BR_VLAN_DEFAULT_PVID`.
     pub default_pvid: u16,
-    /// `IFLA_BR_AGEING_TIME`, in hundredths of a second (USER_HZ).
+    /// `IFLA_BR_AGEING_TIME`, in hundredths of a second (`USER_HZ`).
     pub ageing_time: u32,
     /// `IFLA_BR_FORWARD_DELAY`, in hundredths of a second.
     pub forward_delay: u32,
@@ -199,10 +201,10 @@ pub struct FdbEntry {
 pub struct Bypass {
     /// Netfilter rules that see the frames of any bridge of the namespace, e.g. "nft table bridge filter, chain forward".
     pub netfilter: Option<String>,
-    /// Rules in ip, ip6, inet or arp that br_netfilter would show bridged frames to. They matter to a bridge when br_netfilter
-    /// is on for it.
+    /// Rules in ip, ip6, inet or arp that `br_netfilter` would show bridged frames to. They matter to a bridge when
+    /// `br_netfilter` is on for it.
     pub inet_rules: Option<String>,
-    /// br_netfilter's sysctls: (`bridge-nf-call-iptables`, `-ip6tables`, `-arptables`). `None`: br_netfilter is not there.
+    /// The sysctls of `br_netfilter`: (`bridge-nf-call-iptables`, `-ip6tables`, `-arptables`). `None`: it is not there.
     pub br_netfilter: Option<(bool, bool, bool)>,
     /// Foreign tc, tcx or nft-netdev filters on a device's ingress, by device: what was found.
     pub ingress_filters: BTreeMap<IfIndex, String>,

@@ -9,6 +9,7 @@ pub const VERSION: u32 = 1;
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Count {
     /// Frames; a GSO or GRO super-frame counts once.
     pub packets: u64,
@@ -18,6 +19,7 @@ pub struct Count {
 
 /// One instance of the daemon at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Snapshot {
     /// [`VERSION`].
     pub version: u32,
@@ -45,6 +47,7 @@ pub struct Snapshot {
 
 /// One BPF table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TableFill {
     /// "fdb", "ports", "vlans".
     pub name: String,
@@ -58,6 +61,7 @@ pub struct TableFill {
 
 /// One bridge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BridgeStatus {
     /// Name of the bridge device.
     pub ifname: String,
@@ -83,6 +87,7 @@ pub struct BridgeStatus {
 
 /// One bridge port.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortStatus {
     /// Name of the port's device.
     pub ifname: String,
@@ -116,6 +121,7 @@ pub struct PortStatus {
 
 /// One VLAN of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct VlanStatus {
     /// VLAN id; 0 is the whole of a VLAN-unaware bridge.
     pub vlan: u16,

@@ -213,6 +213,15 @@ impl Capture {
         Ok(frames)
     }
 
+    /// The lab's own frames that wait already.
+    fn waiting(&mut self) -> Result<Vec<Caught>> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.next(Duration::ZERO)? {
+            frames.extend(frame.mark().map(|_| frame));
+        }
+        Ok(frames)
+    }
+
     fn receive(&mut self) -> io::Result<Caught> {
         let mut part = libc::iovec {
             iov_base: self.buffer.as_mut_ptr().cast(),
@@ -239,6 +248,24 @@ impl Capture {
             tag_in_metadata: tag.is_some(),
         })
     }
+}
+
+/// [`Capture::drain`] for several captures at once: until none of them caught anything for `quiet`.
+pub fn drain_all(captures: &mut [Capture], quiet: Duration) -> Result<Vec<Vec<Caught>>> {
+    let quiet = quiet * crate::wait::slowness();
+    let mut all = vec![Vec::new(); captures.len()];
+    let (start, mut last) = (Instant::now(), Instant::now());
+    while last.elapsed() <= quiet && start.elapsed() < Duration::from_mins(1) {
+        for (capture, all) in captures.iter_mut().zip(&mut all) {
+            let frames = capture.waiting()?;
+            if !frames.is_empty() {
+                last = Instant::now();
+            }
+            all.extend(frames);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(all)
 }
 
 /// TPID and TCI, host order, of a tag that the kernel keeps beside the frame.

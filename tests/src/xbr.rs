@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -90,12 +90,28 @@ pub fn command(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Command> 
     Ok(command)
 }
 
-/// Runs `xbr ARGS --run-dir DIR` to its end, which has to come by itself.
+/// Runs `xbr ARGS --run-dir DIR` to its end, which has to come by itself: an error (and SIGKILL) if it does not.
 pub fn once(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Output> {
-    command(space, args, run_dir)?
+    let context = || format!("xbr {}", args.join(" "));
+    let mut command = command(space, args, run_dir)?;
+    command
         .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("xbr {}", args.join(" ")))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().with_context(context)?;
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    // The pipes have to be read while the process runs, so the wait is on a thread of its own.
+    let waiter = thread::spawn(move || child.wait_with_output());
+    let ended = wait::until(&context(), PATIENCE, || Ok(waiter.is_finished()));
+    if ended.is_err() {
+        kill(pid, Signal::SIGKILL)?;
+    }
+    let output = waiter
+        .join()
+        .map_err(|_panic| anyhow!("the waiting thread panicked"))?
+        .with_context(context)?;
+    ended.with_context(|| String::from_utf8_lossy(&output.stderr).trim().to_owned())?;
+    Ok(output)
 }
 
 /// A running `xbr run`.

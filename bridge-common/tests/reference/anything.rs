@@ -1,105 +1,149 @@
-//! Tables and frames that follow from no bridge.
+//! Tables and frames that follow from no bridge: flags at random, entries that name ports of other bridges or none.
+
+use std::collections::HashMap;
 
 use bridge_common::{
     decide::Entry,
     frame::{Frame, Tag},
     mac::Mac,
-    maps::{Port, port_flags},
+    maps::{Port, fdb_flags, port_flags},
 };
-use proptest::{prelude::*, sample::select};
+use proptest::{collection::vec, prelude::*};
 
-use super::tables::MemoryTables;
+use super::{dice::Dice, tables::MemoryTables};
 
-/// Addresses of `any_frame`: the fourth and fifth are multicast, the last is zero.
-fn any_mac() -> impl Strategy<Value = Mac> {
-    select(
-        &[
-            [2, 0, 0, 0, 0, 1],
-            [2, 0, 0, 0, 0, 2],
-            [2, 0, 0, 0, 0, 3],
-            [3, 0, 0, 0, 0, 1],
-            [0xff; 6],
-            [0; 6],
-        ][..],
-    )
-    .prop_map(Mac::new)
-}
+/// Slots in use are 0 to 3; entries name one more.
+const SLOTS: u16 = 4;
+/// Stations first, then two multicast addresses and zero.
+const MACS: [[u8; 6]; 6] = [
+    [2, 0, 0, 0, 0, 1],
+    [2, 0, 0, 0, 0, 2],
+    [2, 0, 0, 0, 0, 3],
+    [3, 0, 0, 0, 0, 1],
+    [0xff; 6],
+    [0; 6],
+];
+const VIDS: [u16; 3] = [10, 1, 0];
+const FID_BASES: [u16; 2] = [0, 4096];
 
-/// Tables that follow from no bridge: every flag at random, entries that name ports of other bridges or none.
-pub(crate) fn any_tables() -> impl Strategy<Value = MemoryTables> {
-    let words = || prop_oneof![3 => Just([u64::MAX; 64]), 1 => Just([0; 64]), 1 => Just([0xaaaa_aaaa_aaaa_aaaa; 64])];
-    let port = (
-        // Mostly accelerated, aware and not locked.
-        (any::<u32>(), any::<u32>(), any::<u32>()),
-        select(&[18u32, 60, 1518][..]),
-        (
-            select(&[0u16, 0, 4096][..]),
-            select(&[0u16, 1, 10][..]),
-            select(&[0x8100u16, 0x8100, 0x88a8][..]),
-        ),
-        (words(), words(), 0..3u64),
-    )
-        .prop_map(
-            |((a, b, c), max_len, (fid_base, pvid, tpid), (member, untagged, refresh_interval))| {
-                let always = port_flags::INGRESS | port_flags::EGRESS | port_flags::VLAN_AWARE;
-                let flags = (a & always | b & always | c & !always) & 0xff & !(a & port_flags::LOCKED);
-                Port {
-                    ifindex: a,
-                    flags,
-                    max_len,
-                    fid_base,
-                    pvid,
-                    tpid,
-                    refresh_interval,
-                    member,
-                    untagged,
-                    ..Port::EMPTY
-                }
-            },
-        );
-    let key = (select(&[0u16, 4096][..]), select(&[0u16, 1, 10][..]), any_mac())
-        .prop_map(|(base, vid, mac)| (base + vid, vid, mac));
-    let entry = (0..7u16, any::<u16>(), any::<u16>(), 0..3u64).prop_map(|(slot, a, b, refresh_at)| Entry {
-        slot,
-        flags: a & b & 0x0f,
-        refresh_at,
-    });
+/// Tables, and frames with the slot that they come in at.
+pub(crate) fn any_tables(frames: usize) -> impl Strategy<Value = (MemoryTables, Vec<(u16, Frame)>)> {
     (
-        prop::collection::hash_map(0..6u16, port, 4..=6),
-        prop::collection::hash_map(key, entry, 8..30),
-        0..3u64,
+        any::<bool>(),
+        vec(any::<u64>(), usize::from(SLOTS)),
+        vec(any::<u128>(), 4),
+        vec(any::<u64>(), frames),
     )
-        .prop_map(|(ports, fdb, now)| MemoryTables { ports, fdb, now })
-}
-
-/// A frame that is read already, with small numbers throughout.
-pub(crate) fn any_frame() -> impl Strategy<Value = Frame> {
-    let tag = prop::option::weighted(
-        0.6,
-        (
-            select(&[0x8100u16, 0x8100, 0x88a8][..]),
-            select(&[0u16, 1, 10, 11][..]),
-            0..16u16,
-        ),
-    );
-    (
-        (any_mac(), any_mac(), tag),
-        (
-            select(&[0x0800u16, 0x0800, 0x86dd, 0x8100, 0x0806, 0x05ff][..]),
-            select(&[14u32, 17, 18, 19, 60, 61, 1518, 1519][..]),
-        ),
-        (0..8u8, 0..16u8),
-    )
-        .prop_map(|((dst, src, tag), (ethertype, len), (gso, discovery))| Frame {
-            dst,
-            src,
-            tag: tag.map(|(tpid, vid, priority)| Tag {
-                tpid,
-                tci: priority << 12 | vid,
-            }),
-            ethertype,
-            len,
-            gso: gso == 0,
-            neighbour_discovery: discovery == 0,
+        .prop_map(|(aware, ports, entries, frames)| {
+            let ports = (0..)
+                .zip(ports)
+                .map(|(slot, number)| (slot, port(&mut Dice::new(number.into()), slot, aware)))
+                .collect();
+            let tables = MemoryTables {
+                ports,
+                fdb: fdb(&entries),
+                now: 1,
+            };
+            (
+                tables,
+                frames
+                    .into_iter()
+                    .map(|number| frame(&mut Dice::new(number.into())))
+                    .collect(),
+            )
         })
+}
+
+fn port(dice: &mut Dice, slot: u16, aware: bool) -> Port {
+    let mut flags = 0;
+    for (on, flag) in [
+        (!dice.one_in(8), port_flags::INGRESS),
+        (!dice.one_in(8), port_flags::EGRESS),
+        (dice.one_in(2), port_flags::EGRESS_XDP),
+        (aware != dice.one_in(8), port_flags::VLAN_AWARE),
+        (dice.one_in(3), port_flags::LEARNING),
+        (dice.one_in(8), port_flags::LOCKED),
+        (dice.one_in(3), port_flags::ISOLATED),
+        (dice.one_in(2), port_flags::VIRTUAL_XDP),
+    ] {
+        flags |= if on { flag } else { 0 };
+    }
+    let odd = 0xaaaa_aaaa_aaaa_aaaa;
+    Port {
+        ifindex: u32::from(slot) + 100,
+        flags,
+        max_len: dice.pick(&[1518, 1518, 60, 18]),
+        fid_base: dice.pick(&[FID_BASES[0], FID_BASES[0], FID_BASES[0], FID_BASES[0], FID_BASES[1]]),
+        pvid: dice.pick(&[10, 10, 1, 1, 0]),
+        tpid: dice.pick(&[0x8100, 0x8100, 0x8100, 0x8100, 0x88a8]),
+        refresh_interval: u64::from(dice.roll(2)),
+        member: [dice.pick(&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, odd, 0]); 64],
+        untagged: [dice.pick(&[u64::MAX, 0, odd]); 64],
+        ..Port::EMPTY
+    }
+}
+
+/// An entry for most of the keys there can be; 32 bits of a number for each.
+fn fdb(numbers: &[u128]) -> HashMap<(u16, u16, Mac), Entry> {
+    let mut fdb = HashMap::new();
+    let mut dice: Vec<Dice> = numbers.iter().map(|number| Dice::new(*number)).collect();
+    for (index, mac) in MACS.into_iter().enumerate() {
+        for base in FID_BASES {
+            for vid in VIDS {
+                let turn = index % dice.len();
+                let dice = &mut dice[turn];
+                let slot = dice.roll(SLOTS + 1);
+                let rare = match dice.roll(12) {
+                    0..8 => 0,
+                    8 => fdb_flags::LOCAL,
+                    9 => fdb_flags::STICKY,
+                    10 => fdb_flags::OPAQUE,
+                    _ => fdb_flags::STATIC,
+                };
+                if !dice.one_in(8) {
+                    let refresh_at = 2 - u64::from(dice.roll(2));
+                    fdb.insert(
+                        (base + vid, vid, Mac::new(mac)),
+                        Entry {
+                            slot,
+                            flags: rare,
+                            refresh_at,
+                        },
+                    );
+                }
+            }
+        }
+    }
+    fdb
+}
+
+fn frame(dice: &mut Dice) -> (u16, Frame) {
+    let mac = |dice: &mut Dice| {
+        let index = if dice.one_in(10) {
+            3 + dice.roll(3)
+        } else {
+            dice.roll(3)
+        };
+        Mac::new(MACS[usize::from(index)])
+    };
+    let ingress = dice.roll(SLOTS);
+    let (dst, src) = (mac(dice), mac(dice));
+    let tag = dice.one_in(2).then(|| {
+        let tpid = dice.pick(&[0x8100u16, 0x8100, 0x8100, 0x8100, 0x88a8]);
+        let vid = dice.pick(&[10u16, 10, 1, 1, 0, 0, 11]);
+        Tag {
+            tpid,
+            tci: dice.roll(16) << 12 | vid,
+        }
+    });
+    let frame = Frame {
+        dst,
+        src,
+        tag,
+        ethertype: dice.pick(&[0x0800, 0x0800, 0x0800, 0x86dd, 0x86dd, 0x8100, 0x8100, 0x0806, 0x05ff]),
+        len: dice.pick(&[60, 14, 17, 18, 19, 61, 1518, 1519]),
+        gso: dice.one_in(8),
+        neighbour_discovery: dice.one_in(16),
+    };
+    (ingress, frame)
 }

@@ -145,7 +145,7 @@ impl Bed {
             bed.fdb
                 .iter_mut()
                 .filter(|((_, _, key), _)| *key == mac)
-                .for_each(|(_, entry)| change(entry))
+                .for_each(|(_, entry)| change(entry));
         })
     }
 
@@ -227,7 +227,7 @@ pub(crate) fn fast(name: &'static str, bed: Bed, frame: Frame, vid: u16, edit: E
 /// Decides every row and compares port, flags, edit, reason, fid and VLAN; names every row that differs.
 #[track_caller]
 pub(crate) fn check(cases: &[Case]) {
-    let mut failures = String::new();
+    let mut failures = Vec::new();
     for Case {
         name,
         bed,
@@ -256,8 +256,8 @@ pub(crate) fn check(cases: &[Case]) {
         };
         let got = decide(bed, HERE, frame);
         if got != want {
-            failures += &format!("\n{name}:\n  want {want:?}\n   got {got:?}");
+            failures.push(format!("{name}:\n  want {want:?}\n   got {got:?}"));
         }
     }
-    assert!(failures.is_empty(), "{failures}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -165,7 +165,7 @@ fn membership_of_the_ingress_port() {
         slow(
             "a bit beyond the VLAN id counts for nothing",
             Bed::aware(),
-            tagged(0x1000 | 30),
+            tagged(0x101e),
             None,
             Reason::IngressVlan,
         ),

@@ -90,6 +90,12 @@ fn on_a_learning_port() {
             0,
             Edit::Keep,
         ),
+    ]);
+}
+
+#[test]
+fn that_is_no_station_or_no_plain_one() {
+    check(&[
         slow(
             "the bridge's own, of this port",
             known(fdb_flags::LOCAL | fdb_flags::STATIC, HERE),

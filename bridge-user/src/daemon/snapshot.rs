@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bridge_common::maps::{MAX_PORTS, MAX_VLAN_CELLS};
 use log::warn;
 
-use super::world::{World, now};
+use super::world::{World, full_table, now};
 use crate::{
     datapath::counters,
     model::{IfIndex, Link},
@@ -58,9 +58,7 @@ fn warnings(world: &World) -> Vec<String> {
     let mut warnings = Vec::new();
     let (_, refused) = world.sync.fdb.fill();
     if refused > 0 {
-        warnings.push(format!(
-            "the FDB table is full: {refused} addresses go by the bridge; start xbr with a larger --fdb-size"
-        ));
+        warnings.push(full_table(refused));
     }
     if !world.plan.bridges.is_empty() && !world.programs.coherent {
         warnings.push("the bridge's tracepoints are not attached: FDB changes are followed by netlink alone".to_owned());

@@ -26,6 +26,10 @@ const LEASE: u64 = 1_500_000_000;
 /// More changed FDB entries than this at once are cheaper as a dump.
 const MANY: usize = 2000;
 
+/// Every minute the whole FDB is asked for again: a dump goes on by count, so an entry that is deleted meanwhile can hide
+/// another one, without an event.
+const RENEWALS_PER_DUMP: u32 = 240;
+
 /// One instance of the daemon.
 pub(super) struct World {
     pub(super) config: RunConfig,
@@ -51,6 +55,9 @@ pub(super) struct World {
     policy_dirty: bool,
     fdb_dirty: HashSet<FdbKey>,
     waiting: bool,
+    table_full: bool,
+    renewals: u32,
+    fdb_dump_due: bool,
 }
 
 impl World {
@@ -94,6 +101,9 @@ impl World {
             policy_dirty: false,
             fdb_dirty: HashSet::new(),
             waiting: false,
+            table_full: false,
+            renewals: 0,
+            fdb_dump_due: false,
         })
     }
 
@@ -136,6 +146,8 @@ impl World {
     /// Renews the lease, after having asked about entries that the kernel side cancelled.
     pub(super) fn renew(&mut self) {
         self.fdb_dirty.extend(self.sync.fdb.stale(&self.tables));
+        self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
+        self.fdb_dump_due |= self.renewals == 0;
         self.settle();
         self.lease();
     }
@@ -155,7 +167,7 @@ impl World {
                 self.lost_track("policy", &*error);
             }
         }
-        if !self.fdb_dirty.is_empty()
+        if (self.fdb_dump_due || !self.fdb_dirty.is_empty())
             && let Err(error) = self.refresh_fdb()
         {
             self.lost_track("fdb", &*error);
@@ -227,9 +239,10 @@ impl World {
 
     fn refresh_fdb(&mut self) -> Result<(), Error> {
         let keys: Vec<FdbKey> = self.fdb_dirty.drain().collect();
-        if keys.len() > MANY {
+        if std::mem::take(&mut self.fdb_dump_due) || keys.len() > MANY {
             self.dump_fdb()?;
             self.sync.apply(&mut self.tables, &self.plan)?;
+            self.announce_full_table();
             return Ok(());
         }
         let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();
@@ -237,6 +250,7 @@ impl World {
         for ((key, entry), generation) in keys.into_iter().zip(entries).zip(generations) {
             self.sync.fdb.confirm(&mut self.tables, &self.plan, key, entry, generation)?;
         }
+        self.announce_full_table();
         Ok(())
     }
 
@@ -276,7 +290,6 @@ impl World {
             if plan != self.plan {
                 self.sync.apply(&mut self.tables, &plan)?;
                 self.plan = plan;
-                self.announce(served);
             }
             if !self.plan.bridges.is_empty() {
                 self.programs.attach_tracepoints();
@@ -285,6 +298,7 @@ impl World {
                 break;
             }
         }
+        self.announce(served);
         Ok(())
     }
 
@@ -314,18 +328,34 @@ impl World {
         self.locks.keys().cloned().collect()
     }
 
+    /// Says once what an operator should know: bridges that are not there yet, a table that is full.
     fn announce(&mut self, served: &BTreeSet<String>) {
         let absent: Vec<&str> = served
             .iter()
             .map(String::as_str)
             .filter(|name| !self.plan.bridges.values().any(|bridge| bridge.name == **name))
             .collect();
-        let waiting = !absent.is_empty();
+        let waiting = self.plan.bridges.is_empty() || !absent.is_empty();
         if waiting && !self.waiting {
-            info!("waiting for bridge {}", absent.join(", "));
+            let names = if absent.is_empty() { "any bridge".to_owned() } else { format!("bridge {}", absent.join(", ")) };
+            info!("waiting for {names}");
         }
         self.waiting = waiting;
+        self.announce_full_table();
     }
+
+    fn announce_full_table(&mut self) {
+        let (_, refused) = self.sync.fdb.fill();
+        if refused > 0 && !self.table_full {
+            warn!("{}", full_table(refused));
+        }
+        self.table_full = refused > 0;
+    }
+}
+
+/// The line about a full FDB table.
+pub(super) fn full_table(refused: u64) -> String {
+    format!("the FDB table is full: {refused} addresses go by the bridge; start xbr with a larger --fdb-size")
 }
 
 /// Whatever can go wrong while reading the kernel's state or writing the tables.

@@ -17,7 +17,7 @@ use super::{
     undo::{Change, Undo},
 };
 use crate::{
-    bypass::ethtool,
+    bypass::ethtool::{self, RxVlan},
     error::Failure,
     model::IfIndex,
     plan::{Plan, PortPlan, Refusals, Slow},
@@ -32,7 +32,8 @@ pub struct Hooked {
     tc: Option<SchedClassifierLink>,
     xdp: Option<XdpLink>,
     clsact_added: bool,
-    rx_vlan_offload_off: bool,
+    /// What rx-vlan-offload was before it was turned off.
+    rx_vlan_found: Option<RxVlan>,
     tcx: bool,
     /// XDP was wanted and could not be had.
     xdp_refused: Option<String>,
@@ -72,8 +73,9 @@ impl Attachments {
         for (ifindex, name, changes) in undo.leftovers() {
             for change in changes {
                 info!("{name}: putting back what an instance that ended without warning had changed ({change:?})");
-                revert(ifindex, &name, change);
-                undo.forget(ifindex, change);
+                if revert(ifindex, &name, change) {
+                    undo.forget(ifindex, change);
+                }
             }
         }
         Ok(Self { hooked: BTreeMap::new(), refused: Refusals::new(), undo })
@@ -151,7 +153,7 @@ impl Attachments {
             tc: None,
             xdp: None,
             clsact_added: false,
-            rx_vlan_offload_off: false,
+            rx_vlan_found: None,
             tcx: programs.tcx,
             xdp_refused: None,
         };
@@ -203,13 +205,12 @@ impl Attachments {
                  the sender must have tx-vlan-offload and UDP checksum offload off, or a frame may lose its tag"
             );
         }
-        if ethtool::rx_vlan_offload(name).ok().flatten() == Some(true) {
-            match ethtool::set_rx_vlan_offload(name, false) {
-                Ok(()) => {
-                    hooked.rx_vlan_offload_off = true;
-                    self.undo.record(ifindex, name, Change::RxVlanOffloadOff);
-                }
-                Err(error) => warn!("{name}: rx-vlan-offload cannot be turned off: {error}"),
+        if let Some(found) = ethtool::rx_vlan(name).ok().flatten().filter(|found| found.ctag || found.stag) {
+            // Recorded first: a crash in between costs no more than turning on what is on.
+            self.undo.record(ifindex, name, Change::RxVlanOffloadOff);
+            hooked.rx_vlan_found = Some(found);
+            if let Err(error) = ethtool::set_rx_vlan(name, RxVlan { ctag: false, stag: false }) {
+                warn!("{name}: rx-vlan-offload cannot be turned off: {error}");
             }
         }
         let program = xdp(&mut programs.ebpf).map_err(|failure| failure.to_string())?;
@@ -220,10 +221,7 @@ impl Attachments {
                 Ok(())
             }
             Err(error) => {
-                if std::mem::take(&mut hooked.rx_vlan_offload_off) {
-                    revert(ifindex, name, Change::RxVlanOffloadOff);
-                    self.undo.forget(ifindex, Change::RxVlanOffloadOff);
-                }
+                self.restore_rx_vlan(ifindex, hooked);
                 Err(explain(&error))
             }
         }
@@ -237,16 +235,23 @@ impl Attachments {
     }
 
     /// Detaches in the order in which nothing is passed over: XDP, then tc, then what was changed for them.
-    fn release(&mut self, ifindex: IfIndex, hooked: Hooked) {
-        let Hooked { name, tc, xdp, clsact_added, rx_vlan_offload_off, .. } = hooked;
-        drop(xdp);
-        drop(tc);
-        for (done, change) in [(clsact_added, Change::ClsactAdded), (rx_vlan_offload_off, Change::RxVlanOffloadOff)] {
-            if done {
-                revert(ifindex, &name, change);
-                self.undo.forget(ifindex, change);
-            }
+    fn release(&mut self, ifindex: IfIndex, mut hooked: Hooked) {
+        drop(hooked.xdp.take());
+        drop(hooked.tc.take());
+        self.restore_rx_vlan(ifindex, &mut hooked);
+        if hooked.clsact_added && revert(ifindex, &hooked.name, Change::ClsactAdded) {
+            self.undo.forget(ifindex, Change::ClsactAdded);
         }
+    }
+
+    fn restore_rx_vlan(&mut self, ifindex: IfIndex, hooked: &mut Hooked) {
+        let Some(found) = hooked.rx_vlan_found.take() else { return };
+        if !vanished(ifindex, &hooked.name)
+            && let Err(error) = ethtool::set_rx_vlan(&hooked.name, found)
+        {
+            warn!("{}: cannot turn rx-vlan-offload on again: {error}", hooked.name);
+        }
+        self.undo.forget(ifindex, Change::RxVlanOffloadOff);
     }
 }
 
@@ -256,10 +261,10 @@ impl Drop for Attachments {
     }
 }
 
-/// Puts one change back, if the device is still the one that was changed.
-fn revert(ifindex: IfIndex, name: &str, change: Change) {
+/// Puts one change back, if the device is still the one that was changed. `false`: it could not, and should be tried again.
+fn revert(ifindex: IfIndex, name: &str, change: Change) -> bool {
     if vanished(ifindex, name) {
-        return;
+        return true;
     }
     let result = match change {
         Change::ClsactAdded => clsact::remove_leftovers(ifindex)
@@ -267,9 +272,10 @@ fn revert(ifindex: IfIndex, name: &str, change: Change) {
             .map_err(|error| error.to_string()),
         Change::RxVlanOffloadOff => ethtool::set_rx_vlan_offload(name, true).map_err(|error| error.to_string()),
     };
-    if let Err(error) = result {
+    if let Err(error) = &result {
         warn!("{name}: cannot put back {change:?}: {error}");
     }
+    result.is_ok()
 }
 
 fn vanished(ifindex: IfIndex, name: &str) -> bool {

@@ -10,7 +10,7 @@ use aya::{
 };
 use log::{debug, warn};
 
-use super::btf;
+use super::btf::Btf;
 use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
@@ -92,7 +92,11 @@ impl Programs {
 
 /// Offsets of the address and the VLAN id in the bridge's FDB entry, in bytes.
 fn fdb_offsets() -> Option<(u32, u32)> {
-    let offset = |path: &[&str]| btf::member_offset("net_bridge_fdb_entry", path, "bridge");
+    let btf = Btf::load("bridge");
+    let offset = |path: &[&str]| match &btf {
+        Ok(btf) => btf.member_offset("net_bridge_fdb_entry", path).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
     match (offset(&["key", "addr"]), offset(&["key", "vlan_id"])) {
         (Ok(addr), Ok(vlan)) => Some((addr, vlan)),
         (Err(error), _) | (_, Err(error)) => {

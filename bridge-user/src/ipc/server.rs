@@ -114,6 +114,10 @@ impl Server {
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
+                // In this order: who has left makes room before somebody is turned away.
+                biased;
+                () = queries.closed() => return,
+                Some(_) = clients.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) if clients.len() >= MAX_CLIENTS => turn_away(&stream),
                     Ok((stream, _)) => {
@@ -125,8 +129,6 @@ impl Server {
                         sleep(Duration::from_millis(100)).await;
                     }
                 },
-                Some(_) = clients.join_next() => {}
-                () = queries.closed() => return,
             }
         }
     }

@@ -192,6 +192,8 @@ fn hung_clients_do_not_hold_the_daemon_up_and_their_number_is_bounded() {
         .map(|_| UnixStream::connect(&daemon.path).unwrap())
         .collect();
     assert_eq!(snapshots(&folder.0).unwrap().len(), 1);
+    // Until the server has seen that this client left, its place is taken.
+    thread::sleep(Duration::from_millis(200));
     hung.push(UnixStream::connect(&daemon.path).unwrap());
     let failure = snapshots(&folder.0).unwrap_err();
     assert_eq!(failure.exit, Exit::NoDaemon);
@@ -200,7 +202,7 @@ fn hung_clients_do_not_hold_the_daemon_up_and_their_number_is_bounded() {
         "{failure}"
     );
     hung.truncate(1);
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(200));
     assert_eq!(snapshots(&folder.0).unwrap().len(), 1);
     // A silent client is closed after a while.
     hung[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();

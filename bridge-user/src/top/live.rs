@@ -1,19 +1,15 @@
 //! The loop of the live view: keys, signals and samples in, frames out.
 
-use std::{
-    io,
-    sync::mpsc::TryRecvError,
-    time::{Duration, Instant},
-};
+use std::{io, sync::mpsc::TryRecvError, time::Duration};
 
-use crossterm::event::{self, Event, KeyEventKind};
+use crossterm::event::{Event, KeyEventKind};
 
 use super::{
     TopArgs,
     app::{App, Effect},
     colours,
     sampler::Sampler,
-    terminal::{Screen, ended, stop_asked},
+    terminal::{Input, Screen, ended, stop_asked},
 };
 use crate::error::{Exit, Failure};
 
@@ -29,6 +25,7 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
             format!("cannot use the terminal: {reason}; xbr top -b needs none"),
         )
     };
+    let input = Input::open().map_err(broken)?;
     let mut screen = Screen::enter().map_err(broken)?;
     let mut redraw = true;
     loop {
@@ -37,9 +34,22 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
         }
         redraw = false;
         let mut stop = false;
-        for key in pending_events(POLL).map_err(broken)? {
+        let Some(events) = input.events(POLL).map_err(broken)? else {
+            // The terminal has gone, and with it whoever looked at it.
+            return Ok(());
+        };
+        for event in events {
             redraw = true;
-            match key.map_or(Effect::Redraw, |key| app.key(key)) {
+            let effect = match event {
+                Event::Key(key) if key.kind != KeyEventKind::Release => app.key(key),
+                Event::Key(_)
+                | Event::Resize(..)
+                | Event::FocusGained
+                | Event::FocusLost
+                | Event::Mouse(_)
+                | Event::Paste(_) => Effect::Redraw,
+            };
+            match effect {
                 Effect::Redraw => {}
                 Effect::NewTick => sampler.set_tick(app.tick),
                 Effect::Suspend => stop = true,
@@ -66,22 +76,4 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
             return Ok(());
         }
     }
-}
-
-/// What came in within `patience`: a key, or `None` for anything else that needs a new frame, such as a new size.
-fn pending_events(patience: Duration) -> io::Result<Vec<Option<event::KeyEvent>>> {
-    let mut events = Vec::new();
-    let deadline = Instant::now() + patience;
-    while event::poll(deadline.saturating_duration_since(Instant::now()))? {
-        match event::read()? {
-            Event::Key(key) if key.kind == KeyEventKind::Release => {}
-            Event::Key(key) => events.push(Some(key)),
-            Event::Resize(..) => events.push(None),
-            Event::FocusGained | Event::FocusLost | Event::Mouse(_) | Event::Paste(_) => {}
-        }
-        if Instant::now() >= deadline || !events.is_empty() {
-            break;
-        }
-    }
-    Ok(events)
 }

@@ -1,23 +1,31 @@
 //! The terminal: taken over, given back in every way that the process can end, lent to the shell at Ctrl-Z.
 
 use std::{
-    io::{self, Stdout},
+    fs::File,
+    io::{self, IsTerminal as _, Stdout},
+    mem::ManuallyDrop,
     panic,
     sync::{
         Once,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use crossterm::{
     cursor::{Hide, Show},
+    event::{self, Event},
     execute,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use nix::{
+    errno::Errno,
     libc::c_int,
-    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction},
-    unistd::Pid,
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction},
+    },
+    unistd::{Pid, alarm},
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
 
@@ -28,7 +36,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, ours until dropped.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: its own `drop` panics when the terminal has gone and stderr with it. [`leave`] does what is needed.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
@@ -46,7 +55,7 @@ impl Screen {
         catch_signals()?;
         // Made first: when taking over fails half-way, it gives back.
         let screen = Self {
-            terminal: Terminal::new(CrosstermBackend::new(io::stdout()))?,
+            terminal: ManuallyDrop::new(Terminal::new(CrosstermBackend::new(io::stdout()))?),
         };
         take()?;
         Ok(screen)
@@ -76,6 +85,55 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         leave();
+    }
+}
+
+/// Keys and changes of the size, as long as there is a terminal behind them.
+pub(super) struct Input {
+    epoll: Epoll,
+    /// Kept open for `epoll`.
+    _tty: Option<File>,
+}
+
+impl Input {
+    /// Reads from where crossterm reads: stdin if it is a terminal, else the controlling terminal.
+    pub(super) fn open() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        let stdin = io::stdin();
+        let tty = if stdin.is_terminal() {
+            epoll.add(stdin, readable)?;
+            None
+        } else {
+            let tty = File::options().read(true).write(true).open("/dev/tty")?;
+            epoll.add(&tty, readable)?;
+            Some(tty)
+        };
+        Ok(Self { epoll, _tty: tty })
+    }
+
+    /// What came in, after at most `patience`; a signal cuts it short. `None`: the terminal has hung up.
+    ///
+    /// crossterm is asked only after looking here: on a terminal that has hung up, it would read for ever.
+    pub(super) fn events(&self, patience: Duration) -> io::Result<Option<Vec<Event>>> {
+        let mut ready = [EpollEvent::empty()];
+        let timeout = EpollTimeout::try_from(patience).unwrap_or(EpollTimeout::ZERO);
+        let count = match self.epoll.wait(&mut ready, timeout) {
+            Err(Errno::EINTR) => 0,
+            count => count?,
+        };
+        if count > 0
+            && ready[0]
+                .events()
+                .intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+        {
+            return Ok(None);
+        }
+        let mut events = Vec::new();
+        while event::poll(Duration::ZERO)? {
+            events.push(event::read()?);
+        }
+        Ok(Some(events))
     }
 }
 
@@ -115,7 +173,7 @@ fn catch_signals() -> io::Result<()> {
 
 fn handle(signal: Signal, handler: SigHandler) -> io::Result<()> {
     let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
-    // SAFETY: `note` only stores into atomics, which is allowed in a signal handler.
+    // SAFETY: `note` stores into atomics and calls `alarm`, both of which a signal handler may do (signal-safety(7)).
     unsafe { sigaction(signal, &action) }?;
     Ok(())
 }
@@ -127,4 +185,8 @@ extern "C" fn note(signal: c_int) {
         &END
     };
     flag.store(true, Ordering::Relaxed);
+    if signal == Signal::SIGHUP as c_int {
+        // Should the terminal go while crossterm reads, this ends its endless loop. Nothing is left to be restored then.
+        alarm::set(2);
+    }
 }

@@ -98,10 +98,13 @@ fn receive(listener: &TcpListener, patience: Duration) -> Result<u64> {
         if length == 0 {
             return Ok(total);
         }
-        for &byte in &buffer[..length] {
-            ensure!(byte == pattern[at], "byte {total} is wrong");
-            total += 1;
-            at = (at + 1) % PATTERN;
+        let mut left = &buffer[..length];
+        while !left.is_empty() {
+            let (part, rest) = left.split_at(left.len().min(PATTERN - at));
+            ensure!(part == &pattern[at..at + part.len()], "wrong bytes at {total}");
+            total += u64::try_from(part.len())?;
+            at = (at + part.len()) % PATTERN;
+            left = rest;
         }
     }
 }

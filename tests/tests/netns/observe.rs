@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use xbr_tests::{
     frame::{Frame, Mark, describe},
     net::Guest,
-    packet::Sender,
+    packet::{Sender, drain_all},
 };
 
 use super::scene::Scene;
@@ -39,17 +39,12 @@ pub(crate) fn observe(scene: &Scene, probes: &[Probe]) -> Result<Observed> {
         });
         senders[probe.from].send(&frame.bytes())?;
     }
-    let mut observed = Vec::new();
-    for capture in &mut captures {
-        let mut frames: Vec<Vec<u8>> = capture
-            .drain(Duration::from_millis(200))?
-            .into_iter()
-            .map(|frame| frame.bytes)
-            .collect();
+    let observed = drain_all(&mut captures, Duration::from_millis(200))?.into_iter().map(|frames| {
+        let mut frames: Vec<Vec<u8>> = frames.into_iter().map(|frame| frame.bytes).collect();
         frames.sort_by_key(|frame| (Mark::find(frame), frame.clone()));
-        observed.push(frames);
-    }
-    Ok(Observed(observed))
+        frames
+    });
+    Ok(Observed(observed.collect()))
 }
 
 impl Observed {

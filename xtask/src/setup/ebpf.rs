@@ -224,7 +224,11 @@ fn from_rustup() -> Result<Toolchain> {
     say("asking rustup for nightly with rust-src …");
     // A machine without a way out may drop packets instead of refusing them.
     let mut rustup = proc::command("timeout");
-    rustup.args(["300", "rustup"]).args(args).env_remove("RUSTUP_TOOLCHAIN");
+    rustup
+        .args(["300", "rustup"])
+        .args(args)
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env("RUST_BACKTRACE", "0");
     proc::run_quiet(&mut rustup)?;
     // A link made earlier comes first in the choice; it did not work, or this would not run.
     unlink();

@@ -13,7 +13,7 @@ pub(crate) struct Tally {
     pub(crate) skipped: u32,
     /// Why tests were skipped, a line each.
     pub(crate) reasons: Vec<String>,
-    /// What failed beside tests, a line each.
+    /// What failed, a line each.
     pub(crate) failures: Vec<String>,
 }
 
@@ -86,6 +86,8 @@ impl Tally {
                 let name = name.rsplit(' ').find(|word| !word.is_empty()).unwrap_or(name);
                 if outcome == "ok" {
                     ok.insert(name.to_owned());
+                } else if outcome == "FAILED" {
+                    tally.failures.push(format!("{binary}: {name}"));
                 } else if let Some(why) = outcome.strip_prefix("ignored") {
                     ignored.insert(name.to_owned());
                     if let Some(why) = why.strip_prefix(", ") {
@@ -150,7 +152,7 @@ mod tests {
         let tally = Tally::read(output, "x", Some(101));
         assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 1, 2));
         assert_eq!(tally.reasons, ["a::two: takes an hour", "four: no vlan_filtering"]);
-        assert!(tally.failures.is_empty());
+        assert_eq!(tally.failures, ["x: three"]);
         assert_eq!(tally.line("pure"), "pure: 1 passed, 1 failed, 2 skipped");
     }
 

@@ -1,11 +1,11 @@
 //! The attempt to get frames from one tenant to another.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use xbr_tests::{
     frame::{BROADCAST, Frame, Mac, Mark, Tag, describe},
-    packet::Caught,
+    packet::drain_all,
 };
 
 use crate::topology::{Lab, Member, TENANTS};
@@ -31,11 +31,14 @@ pub(crate) struct Verdict {
 
 /// Floods from every member at every member of another tenant, with all the tags and source addresses that might help.
 pub(crate) fn check(lab: &Lab) -> Result<Verdict> {
+    let mut places: Vec<(&str, Option<u16>)> = Vec::new();
     let mut captures = Vec::new();
     for member in &lab.members {
-        captures.push((member.guest.name.clone(), Some(member.tenant), member.guest.capture()?));
+        places.push((&member.guest.name, Some(member.tenant)));
+        captures.push(member.guest.capture()?);
     }
-    captures.push(("the wire".to_owned(), None, lab.wire.capture()?));
+    places.push(("the wire", None));
+    captures.push(lab.wire.capture()?);
 
     let mut verdict = Verdict {
         tried: 0,
@@ -52,19 +55,7 @@ pub(crate) fn check(lab: &Lab) -> Result<Verdict> {
         }
     }
 
-    let caught: Vec<(String, Option<u16>, Vec<Caught>)> = thread::scope(|scope| {
-        let drains: Vec<_> = captures
-            .into_iter()
-            .map(|(name, tenant, mut capture)| {
-                scope.spawn(move || Ok::<_, anyhow::Error>((name, tenant, capture.drain(Duration::from_millis(500))?)))
-            })
-            .collect();
-        drains
-            .into_iter()
-            .map(|drain| drain.join().map_err(|_panic| anyhow!("a capture panicked"))?)
-            .collect::<Result<_>>()
-    })?;
-    for (name, tenant, frames) in caught {
+    for ((name, tenant), frames) in places.into_iter().zip(drain_all(&mut captures, Duration::from_millis(500))?) {
         for frame in frames {
             let Some(Mark { flow, seq }) = frame.mark() else {
                 continue;

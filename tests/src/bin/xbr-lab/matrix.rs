@@ -19,23 +19,30 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
-    /// Pings all pairs, both ways, each source on a thread of its own.
+    /// Pings all pairs, both ways.
     pub(crate) fn measure(lab: &Lab) -> Result<Self> {
-        let row = |from: &Member| -> Result<Vec<bool>> {
-            let reach = |to: &Member| -> Result<bool> {
-                for _ in 0..TRIES {
-                    if to.guest.name != from.guest.name && ping(&from.guest, to.guest.ip, 1, PATIENCE)? > 0 {
-                        return Ok(true);
-                    }
+        let pair = |from: &Member, to: &Member| -> Result<bool> {
+            for _ in 0..TRIES {
+                if to.guest.name != from.guest.name && ping(&from.guest, to.guest.ip, 1, PATIENCE)? > 0 {
+                    return Ok(true);
                 }
-                Ok(false)
-            };
-            lab.members.iter().map(reach).collect()
+            }
+            Ok(false)
         };
+        // All pairs at once: the silence between tenants is waited for only once.
         let reached: Result<Vec<Vec<bool>>> = thread::scope(|scope| {
-            let rows: Vec<_> = lab.members.iter().map(|from| scope.spawn(move || row(from))).collect();
+            let row = |from| {
+                lab.members
+                    .iter()
+                    .map(|to| scope.spawn(move || pair(from, to)))
+                    .collect::<Vec<_>>()
+            };
+            let rows: Vec<_> = lab.members.iter().map(row).collect();
+            let join = |thread: thread::ScopedJoinHandle<Result<bool>>| {
+                thread.join().map_err(|_panic| anyhow!("a pinging thread panicked"))?
+            };
             rows.into_iter()
-                .map(|row| row.join().map_err(|_panic| anyhow!("a pinging thread panicked"))?)
+                .map(|row| row.into_iter().map(join).collect())
                 .collect()
         });
         let names = lab
