@@ -35,11 +35,7 @@ fn build() -> Result<()> {
     let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
     let root_dir = manifest_dir.with_file_name("bridge-ebpf");
     let root_dir = root_dir.to_str().context("the path of the repository is not UTF-8")?;
-    let package = Package {
-        name: "bridge-ebpf",
-        root_dir,
-        ..Package::default()
-    };
+    let package = Package { name: "bridge-ebpf", root_dir, ..Package::default() };
 
     let name = if env::var("AYA_BUILD_SKIP").is_ok_and(|skip| skip == "1" || skip.eq_ignore_ascii_case("true")) {
         leave_empty()?;
@@ -62,15 +58,11 @@ fn leave_empty() -> Result<()> {
 
 /// Sets the environment for the inner cargo and gives the name of the toolchain to build with.
 fn prepare() -> Result<String> {
-    let mut path: Vec<PathBuf> = env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect())
-        .unwrap_or_default();
+    let mut path: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     // cargo as the distribution has it does not need its own bin folder on the search path; bpf-linker lives there.
     path.extend(
-        cargo_home
-            .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
-            .map(|dir| dir.join("bin")),
+        cargo_home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"))).map(|dir| dir.join("bin")),
     );
     let has = |program: &str| path.iter().any(|dir| dir.join(program).is_file());
     let (rustup, linker) = (has("rustup"), has("bpf-linker"));
@@ -88,9 +80,7 @@ fn prepare() -> Result<String> {
         // aya-build then takes the programs on the search path, whatever name it is given.
         (false, _) => vec!["system"],
     };
-    let Some((name, version)) = candidates
-        .iter()
-        .find_map(|name| Some((*name, usable(rustup.then_some(name))?)))
+    let Some((name, version)) = candidates.iter().find_map(|name| Some((*name, usable(rustup.then_some(name))?)))
     else {
         bail!(
             "cannot build the eBPF programs, no Rust toolchain has the source of `core` (looked at: {}): {REMEDY}",

@@ -9,8 +9,8 @@ impl Mac {
     /// From the six bytes in wire order.
     #[inline(always)]
     pub const fn new(bytes: [u8; 6]) -> Self {
-        let [a, b, c, d, e, f] = bytes;
-        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        let [m0, m1, m2, m3, m4, m5] = bytes;
+        Self(u64::from_be_bytes([0, 0, m0, m1, m2, m3, m4, m5]))
     }
 
     /// The 48 bits as a number.
@@ -21,8 +21,8 @@ impl Mac {
 
     /// The six bytes in wire order.
     pub const fn bytes(self) -> [u8; 6] {
-        let [_, _, a, b, c, d, e, f] = self.0.to_be_bytes();
-        [a, b, c, d, e, f]
+        let [_, _, m0, m1, m2, m3, m4, m5] = self.0.to_be_bytes();
+        [m0, m1, m2, m3, m4, m5]
     }
 
     /// `is_multicast_ether_addr`: the lowest bit of the first byte. Broadcast included.

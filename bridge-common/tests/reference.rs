@@ -218,16 +218,9 @@ fn random_tables_forward_often() {
         let (tables, frames) = any_tables(FRAMES).new_tree(&mut runner).expect("no filters").current();
         for (ingress, frame) in frames {
             if let Verdict::Forward { flags, .. } = decide(&tables, ingress, &frame).verdict {
-                *if flags & port_flags::VLAN_AWARE == 0 {
-                    &mut unaware
-                } else {
-                    &mut aware
-                } += 1;
+                *if flags & port_flags::VLAN_AWARE == 0 { &mut unaware } else { &mut aware } += 1;
             }
         }
     }
-    assert!(
-        aware > CASES * FRAMES / 200 && unaware > CASES * FRAMES / 100,
-        "{aware} and {unaware}"
-    );
+    assert!(aware > CASES * FRAMES / 200 && unaware > CASES * FRAMES / 100, "{aware} and {unaware}");
 }

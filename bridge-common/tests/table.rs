@@ -22,20 +22,8 @@ mod table {
 fn known_unicast_is_fast() {
     check(&[
         fast("VLAN-unaware bridge", Bed::unaware(), FRAME, 0, Edit::Keep),
-        fast(
-            "VLAN-aware bridge, untagged on both sides",
-            Bed::aware(),
-            FRAME,
-            PVID,
-            Edit::Keep,
-        ),
-        fast(
-            "VLAN-aware bridge, tagged on both sides",
-            Bed::aware(),
-            tagged(TAGGED),
-            TAGGED,
-            Edit::Keep,
-        ),
+        fast("VLAN-aware bridge, untagged on both sides", Bed::aware(), FRAME, PVID, Edit::Keep),
+        fast("VLAN-aware bridge, tagged on both sides", Bed::aware(), tagged(TAGGED), TAGGED, Edit::Keep),
         fast(
             "what the egress port may take by XDP is handed on",
             Bed::unaware().flag(THERE, port_flags::EGRESS_XDP | port_flags::VIRTUAL_XDP),
@@ -64,71 +52,36 @@ fn known_unicast_is_fast() {
 fn ingress_port() {
     let empty = |bed: Bed| bed.with(|bed| *bed.port_mut(HERE) = Port::EMPTY);
     let slow_for = |bed: Bed, number: u32| {
-        bed.unflag(HERE, port_flags::INGRESS)
-            .with(|bed| bed.port_mut(HERE).slow_reason = number)
+        bed.unflag(HERE, port_flags::INGRESS).with(|bed| bed.port_mut(HERE).slow_reason = number)
     };
     let mut cases = vec![
-        slow(
-            "no such slot",
-            Bed::unaware().without(HERE),
-            FRAME,
-            None,
-            Reason::Inconsistent,
-        ),
+        slow("no such slot", Bed::unaware().without(HERE), FRAME, None, Reason::Inconsistent),
         slow("empty slot", empty(Bed::unaware()), FRAME, None, Reason::UnknownPort),
-        slow(
-            "a number that is no reason's",
-            slow_for(Bed::unaware(), 63),
-            FRAME,
-            None,
-            Reason::Inconsistent,
-        ),
+        slow("a number that is no reason's", slow_for(Bed::unaware(), 63), FRAME, None, Reason::Inconsistent),
         slow(
             "the port's reason comes before the frame's own",
             slow_for(Bed::unaware(), Reason::Netfilter as u32),
-            Frame {
-                dst: Mac::new([0xff; 6]),
-                src: Mac::new([0; 6]),
-                ..FRAME
-            },
+            Frame { dst: Mac::new([0xff; 6]), src: Mac::new([0; 6]), ..FRAME },
             None,
             Reason::Netfilter,
         ),
     ];
     // Traps 28 and 29 (states), 11 (opt-out), 35 (tunnels), 22 (membership): whatever the plan gives as the reason.
     for reason in Reason::ALL {
-        cases.push(slow(
-            reason.name(),
-            slow_for(Bed::unaware(), *reason as u32),
-            FRAME,
-            None,
-            *reason,
-        ));
-        cases.push(slow(
-            reason.name(),
-            slow_for(Bed::aware(), *reason as u32),
-            FRAME,
-            None,
-            *reason,
-        ));
+        cases.push(slow(reason.name(), slow_for(Bed::unaware(), *reason as u32), FRAME, None, *reason));
+        cases.push(slow(reason.name(), slow_for(Bed::aware(), *reason as u32), FRAME, None, *reason));
     }
     check(&cases);
 }
 
 /// [`FRAME`] from another source.
 fn from(bytes: [u8; 6]) -> Frame {
-    Frame {
-        src: Mac::new(bytes),
-        ..FRAME
-    }
+    Frame { src: Mac::new(bytes), ..FRAME }
 }
 
 /// [`FRAME`] to another destination.
 fn to(bytes: [u8; 6]) -> Frame {
-    Frame {
-        dst: Mac::new(bytes),
-        ..FRAME
-    }
+    Frame { dst: Mac::new(bytes), ..FRAME }
 }
 
 /// An FDB with entries for addresses that cannot be a station's: the address counts, whatever the FDB says.
@@ -147,27 +100,9 @@ fn knows_all(slot: u16) -> Bed {
 #[test]
 fn source_address() {
     check(&[
-        slow(
-            "source zero",
-            knows_all(HERE),
-            from([0; 6]),
-            None,
-            Reason::InvalidSource,
-        ),
-        slow(
-            "source broadcast",
-            knows_all(HERE),
-            from([0xff; 6]),
-            None,
-            Reason::InvalidSource,
-        ),
-        slow(
-            "source multicast",
-            knows_all(HERE),
-            from([1, 0, 0, 0, 0, 1]),
-            None,
-            Reason::InvalidSource,
-        ),
+        slow("source zero", knows_all(HERE), from([0; 6]), None, Reason::InvalidSource),
+        slow("source broadcast", knows_all(HERE), from([0xff; 6]), None, Reason::InvalidSource),
+        slow("source multicast", knows_all(HERE), from([1, 0, 0, 0, 0, 1]), None, Reason::InvalidSource),
         slow(
             "source multicast, locally administered",
             knows_all(HERE),
@@ -178,10 +113,7 @@ fn source_address() {
         slow(
             "invalid source to multicast",
             knows_all(HERE),
-            Frame {
-                src: Mac::new([0; 6]),
-                ..to([0xff; 6])
-            },
+            Frame { src: Mac::new([0; 6]), ..to([0xff; 6]) },
             None,
             Reason::InvalidSource,
         ),
@@ -191,13 +123,7 @@ fn source_address() {
 #[test]
 fn destination_address() {
     let mut cases = vec![
-        slow(
-            "destination broadcast",
-            knows_all(THERE),
-            to([0xff; 6]),
-            None,
-            Reason::Broadcast,
-        ),
+        slow("destination broadcast", knows_all(THERE), to([0xff; 6]), None, Reason::Broadcast),
         slow(
             "destination one bit from broadcast",
             knows_all(THERE),
@@ -205,13 +131,7 @@ fn destination_address() {
             None,
             Reason::Multicast,
         ),
-        slow(
-            "destination multicast",
-            knows_all(THERE),
-            to([1, 0, 0, 0, 0, 1]),
-            None,
-            Reason::Multicast,
-        ),
+        slow("destination multicast", knows_all(THERE), to([1, 0, 0, 0, 0, 1]), None, Reason::Multicast),
         slow(
             "destination multicast, locally administered",
             knows_all(THERE),
@@ -243,20 +163,8 @@ fn addresses_that_look_like_multicast() {
                 bed.station(0, Mac::new([bytes[0], 1, 1, 1, 1, 0]), HERE);
             })
         };
-        cases.push(fast(
-            "destination that looks like multicast",
-            bed(),
-            to(bytes),
-            0,
-            Edit::Keep,
-        ));
-        cases.push(fast(
-            "source that looks like multicast",
-            bed(),
-            from([bytes[0], 1, 1, 1, 1, 0]),
-            0,
-            Edit::Keep,
-        ));
+        cases.push(fast("destination that looks like multicast", bed(), to(bytes), 0, Edit::Keep));
+        cases.push(fast("source that looks like multicast", bed(), from([bytes[0], 1, 1, 1, 1, 0]), 0, Edit::Keep));
     }
     check(&cases);
 }
@@ -267,10 +175,7 @@ fn protocols() {
     let mut cases = Vec::new();
     let mut both = |name, ethertype, reason: Option<Reason>| {
         let bare = Frame { ethertype, ..FRAME };
-        let behind = Frame {
-            ethertype,
-            ..tagged(TAGGED)
-        };
+        let behind = Frame { ethertype, ..tagged(TAGGED) };
         if let Some(reason) = reason {
             cases.push(slow(name, Bed::unaware(), bare, None, reason));
             cases.push(slow(name, Bed::aware(), behind, None, reason));
@@ -285,22 +190,10 @@ fn protocols() {
     for ethertype in [0x0000, 0x0027, 0x05dc, 0x05ff] {
         both("802.3 length", ethertype, Some(Reason::Llc));
     }
-    for ethertype in [
-        0x0600, 0x0805, 0x0807, 0x8034, 0x8036, 0x88cb, 0x88cd, 0x9100, ETH_P_IPV6, 0xffff,
-    ] {
+    for ethertype in [0x0600, 0x0805, 0x0807, 0x8034, 0x8036, 0x88cb, 0x88cd, 0x9100, ETH_P_IPV6, 0xffff] {
         both("ordinary protocol", ethertype, None);
     }
-    let discovery = Frame {
-        ethertype: ETH_P_IPV6,
-        neighbour_discovery: true,
-        ..FRAME
-    };
-    cases.push(slow(
-        "neighbour discovery",
-        Bed::unaware(),
-        discovery,
-        None,
-        Reason::NeighbourDiscovery,
-    ));
+    let discovery = Frame { ethertype: ETH_P_IPV6, neighbour_discovery: true, ..FRAME };
+    cases.push(slow("neighbour discovery", Bed::unaware(), discovery, None, Reason::NeighbourDiscovery));
     check(&cases);
 }

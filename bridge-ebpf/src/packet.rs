@@ -26,10 +26,7 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn macs(self) -> Option<(Mac, Mac)> {
         let words = self.words()?;
-        Some((
-            Mac::new(join(words[0], words[1], words[2])),
-            Mac::new(join(words[3], words[4], words[5])),
-        ))
+        Some((Mac::new(join(words[0], words[1], words[2])), Mac::new(join(words[3], words[4], words[5]))))
     }
 
     /// The twelve bytes of both addresses as they stand in memory.
@@ -59,6 +56,6 @@ impl Packet {
 
 #[inline(always)]
 fn join(first: u16, second: u16, third: u16) -> [u8; 6] {
-    let ([a, b], [c, d], [e, f]) = (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
-    [a, b, c, d, e, f]
+    let ([m0, m1], [m2, m3], [m4, m5]) = (first.to_ne_bytes(), second.to_ne_bytes(), third.to_ne_bytes());
+    [m0, m1, m2, m3, m4, m5]
 }

@@ -40,10 +40,10 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
     let decision = decide(&KernelTables, slot, &frame);
     match decision.verdict {
         Verdict::Pass(reason) => {
-            match reason {
-                Reason::Refresh => tables::refreshed(slot, decision.fid, frame.src),
-                Reason::SourceMoved => tables::cancel(decision.vid, frame.src),
-                _ => {}
+            if reason == Reason::Refresh {
+                tables::refreshed(slot, decision.fid, frame.src);
+            } else if reason == Reason::SourceMoved {
+                tables::cancel(decision.vid, frame.src);
             }
             count(slot, reason, decision.fid, len);
             TC_ACT_UNSPEC

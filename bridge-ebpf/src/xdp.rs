@@ -46,7 +46,8 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     // A device that has just left: an edited frame must not reach the bridge.
     let missing = if edit == Edit::Keep { XDP_PASS } else { XDP_DROP };
     // SAFETY: the map is a device map and lives as long as the program.
-    let action = unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) } as u32;
+    let action =
+        unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) } as u32;
     match action {
         XDP_REDIRECT => count(slot, Reason::ForwardedXdp, decision.fid, frame.len),
         XDP_DROP => count(slot, Reason::RewriteFailed, decision.fid, frame.len),
@@ -160,7 +161,7 @@ fn apply(ctx: &XdpContext, packet: Packet, edit: Edit) -> Option<()> {
             packet.be16(16)?;
             let macs = packet.words()?;
             // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
-            if unsafe { bpf_xdp_adjust_head(ctx.ctx, VLAN_HLEN as i32) } != 0 {
+            if unsafe { bpf_xdp_adjust_head(ctx.ctx, VLAN_HLEN.cast_signed()) } != 0 {
                 return None;
             }
             let header = Packet::new(ctx.data(), ctx.data_end()).at::<[u16; 6]>(0)?;
@@ -170,13 +171,13 @@ fn apply(ctx: &XdpContext, packet: Packet, edit: Edit) -> Option<()> {
         Edit::Push(tag) => {
             let macs = packet.words()?;
             // SAFETY: as above.
-            if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(VLAN_HLEN as i32)) } != 0 {
+            if unsafe { bpf_xdp_adjust_head(ctx.ctx, -VLAN_HLEN.cast_signed()) } != 0 {
                 return None;
             }
             let header = Packet::new(ctx.data(), ctx.data_end()).at::<[u16; 8]>(0)?;
-            let [a, b, c, d, e, f] = macs;
+            let [d0, d1, d2, s0, s1, s2] = macs;
             // SAFETY: in bounds and even.
-            unsafe { *header = [a, b, c, d, e, f, tag.tpid.to_be(), tag.tci.to_be()] };
+            unsafe { *header = [d0, d1, d2, s0, s1, s2, tag.tpid.to_be(), tag.tci.to_be()] };
         }
     }
     Some(())

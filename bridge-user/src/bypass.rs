@@ -132,32 +132,22 @@ impl Inventory {
         let mut filters = tc::filters(&mut self.route, &indices, own_programs).map_err(source("tc filters"))?;
         let mut bypass = Bypass {
             netfilter: one_line(&self.bridge_policies(&ruleset)?),
-            inet_rules: if br_netfilter.is_some() {
-                one_line(&self.inet_policies(&ruleset)?)
-            } else {
-                None
-            },
+            inet_rules: if br_netfilter.is_some() { one_line(&self.inet_policies(&ruleset)?) } else { None },
             br_netfilter,
             xdp_features: self.features.read(&indices).map_err(source("XDP features"))?,
             ..Bypass::default()
         };
         for (index, name) in devices {
-            for (side, texts) in [
-                (Side::Ingress, &mut bypass.ingress_filters),
-                (Side::Egress, &mut bypass.egress_filters),
-            ] {
+            for (side, texts) in
+                [(Side::Ingress, &mut bypass.ingress_filters), (Side::Egress, &mut bypass.egress_filters)]
+            {
                 let mut found = filters.remove(&(*index, side)).unwrap_or_default();
                 let programs = tcx::programs(name, side, own_programs);
-                found.extend(programs.map_err(|source| BypassError::Programs {
-                    device: name.clone(),
-                    source,
-                })?);
+                found.extend(programs.map_err(|source| BypassError::Programs { device: name.clone(), source })?);
                 found.extend(ruleset.on_device(name, side));
                 texts.extend(one_line(&found).map(|text| (*index, text)));
             }
-            bypass
-                .rx_vlan_offload
-                .extend(rx_vlan_offload(name)?.map(|on| (*index, on)));
+            bypass.rx_vlan_offload.extend(rx_vlan_offload(name)?.map(|on| (*index, on)));
         }
         Ok(bypass)
     }
@@ -264,11 +254,7 @@ mod tests {
     #[test]
     fn an_error_is_one_line_that_names_its_source() {
         let error = source("tc filters")(io::Error::from_raw_os_error(libc::EPERM));
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot read tc filters (Operation not permitted")
-        );
+        assert!(error.to_string().starts_with("cannot read tc filters (Operation not permitted"));
         assert!(!error.to_string().contains('\n'));
     }
 }

@@ -151,10 +151,7 @@ fn one_line(message: &str) -> String {
         }
         let words: Vec<&str> = paragraph.split_whitespace().collect();
         let line = words.join(" ");
-        let line = line
-            .strip_prefix("error: ")
-            .or_else(|| line.strip_prefix("tip: "))
-            .unwrap_or(&line);
+        let line = line.strip_prefix("error: ").or_else(|| line.strip_prefix("tip: ")).unwrap_or(&line);
         parts.push(line.trim_end_matches('.').to_owned());
     }
     format!("{} (try --help)", parts.join("; "))

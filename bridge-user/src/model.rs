@@ -51,7 +51,7 @@ pub struct Link {
     pub lower_elsewhere: bool,
     /// `IFLA_XDP`: ids of the XDP programs attached, in any mode.
     pub xdp: Vec<u32>,
-    /// `IFLA_QDISC`: the root qdisc, e.g. "noqueue", "fq_codel", "htb".
+    /// `IFLA_QDISC`: the root qdisc, e.g. `noqueue`, `fq_codel`, `htb`.
     pub qdisc: String,
     /// `IFLA_PHYS_SWITCH_ID` is present: a switchdev port.
     pub switchdev: bool,

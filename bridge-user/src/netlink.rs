@@ -94,9 +94,7 @@ pub struct Requests {
 impl Requests {
     /// Opens a socket in the network namespace of the calling thread.
     pub fn new() -> Result<Self> {
-        Ok(Self {
-            channel: Channel::open()?,
-        })
+        Ok(Self { channel: Channel::open()? })
     }
 
     /// Every link of the namespace (`rtnl_dump_ifinfo`).
@@ -104,12 +102,11 @@ impl Requests {
     /// A device that cannot be read in full is there nevertheless, as one that takes no fast path.
     pub fn links(&mut self) -> Result<BTreeMap<IfIndex, Link>> {
         let request = Request::new(RTM_GETLINK, NLM_F_DUMP, &link::header(None));
-        self.channel
-            .dump("the list of links", &request, |links: &mut BTreeMap<_, _>, message| {
-                if let Some(link) = read_link(message) {
-                    links.insert(link.ifindex, link);
-                }
-            })
+        self.channel.dump("the list of links", &request, |links: &mut BTreeMap<_, _>, message| {
+            if let Some(link) = read_link(message) {
+                links.insert(link.ifindex, link);
+            }
+        })
     }
 
     /// One link (`rtnl_getlink`); `None` where there is none with this index.
@@ -119,8 +116,7 @@ impl Requests {
         // Strict checking refuses index 0 as malformed; no link has it.
         if ifindex != 0 {
             let request = Request::new(RTM_GETLINK, 0, &link::header(Some(ifindex)));
-            self.channel
-                .ask(NAME, &[request], |_, reply| answer = reply.map(read_link))?;
+            self.channel.ask(NAME, &[request], |_, reply| answer = reply.map(read_link))?;
         }
         match answer {
             Err(refusal) if refusal.errno == libc::ENODEV => Ok(None),
@@ -153,25 +149,21 @@ impl Requests {
 
     fn dump_vlans(&mut self, device: Option<IfIndex>) -> Result<BTreeMap<IfIndex, Vec<VlanRange>>> {
         let request = Request::new(RTM_GETVLAN, NLM_F_DUMP, &vlandb::header(device));
-        let dumped = self.channel.dump(
-            "the VLANs of bridge ports",
-            &request,
-            |vlans: &mut BTreeMap<_, _>, message| {
-                if message.kind != RTM_NEWVLAN {
-                    return;
-                }
-                let Ok(device) = vlandb::device(message.payload) else {
-                    warn!("netlink: a VLAN message without header is ignored");
-                    return;
-                };
-                let ranges = vlandb::ranges(message.payload).unwrap_or_else(|malformed| {
-                    // Without a membership nothing is forwarded: the bridge does it.
-                    warn!("netlink: VLANs of device {device}: {malformed}; they stay on the slow path");
-                    Vec::new()
-                });
-                vlans.entry(device).or_insert_with(Vec::new).extend(ranges);
-            },
-        );
+        let dumped = self.channel.dump("the VLANs of bridge ports", &request, |vlans: &mut BTreeMap<_, _>, message| {
+            if message.kind != RTM_NEWVLAN {
+                return;
+            }
+            let Ok(device) = vlandb::device(message.payload) else {
+                warn!("netlink: a VLAN message without header is ignored");
+                return;
+            };
+            let ranges = vlandb::ranges(message.payload).unwrap_or_else(|malformed| {
+                // Without a membership nothing is forwarded: the bridge does it.
+                warn!("netlink: VLANs of device {device}: {malformed}; they stay on the slow path");
+                Vec::new()
+            });
+            vlans.entry(device).or_insert_with(Vec::new).extend(ranges);
+        });
         match dumped {
             // No handler: the kernel was built without CONFIG_BRIDGE_VLAN_FILTERING, or the bridge module is not loaded.
             Err(NetlinkError::Refused { error, .. }) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -186,10 +178,9 @@ impl Requests {
     /// The kernel counts entries to know where to go on, so that one that is deleted during the dump may hide another.
     /// What is missing only takes the slow path.
     pub fn fdb(&mut self) -> Result<HashMap<FdbKey, FdbEntry>> {
-        self.channel
-            .dump("the FDB", &fdb::dump(), |entries: &mut HashMap<_, _>, message| {
-                entries.extend(read_neighbour(message));
-            })
+        self.channel.dump("the FDB", &fdb::dump(), |entries: &mut HashMap<_, _>, message| {
+            entries.extend(read_neighbour(message));
+        })
     }
 
     /// What each of these entries is now (`rtnl_fdb_get`, `br_fdb_get`), in the order of `keys`; `None`: it is no more.
@@ -202,16 +193,12 @@ impl Requests {
             self.channel.ask(NAME, &requests, |index, reply| match reply {
                 Ok(message) => {
                     // A bridge's index may have gone to a device that answers out of a table of its own: compare.
-                    entries[index] = read_neighbour(message)
-                        .filter(|(key, _)| *key == keys[index])
-                        .map(|(_, entry)| entry);
+                    entries[index] =
+                        read_neighbour(message).filter(|(key, _)| *key == keys[index]).map(|(_, entry)| entry);
                 }
                 // No such entry; no such device (EINVAL "Invalid master ifindex", older ENODEV); a device without a table.
                 Err(refusal)
-                    if matches!(
-                        refusal.errno,
-                        libc::ENOENT | libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP
-                    ) => {}
+                    if matches!(refusal.errno, libc::ENOENT | libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP) => {}
                 Err(refusal) => failure = Some(refusal),
             })?;
             if let Some(refusal) = failure {
@@ -227,9 +214,7 @@ fn read_link(message: &Message<'_>) -> Option<Link> {
     if message.kind != RTM_NEWLINK {
         return None;
     }
-    link::decode(message.payload)
-        .inspect_err(|malformed| warn!("netlink: {malformed}; a link is ignored"))
-        .ok()
+    link::decode(message.payload).inspect_err(|malformed| warn!("netlink: {malformed}; a link is ignored")).ok()
 }
 
 /// The bridge's FDB entry of a message, if it is one.

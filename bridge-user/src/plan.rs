@@ -75,6 +75,7 @@ pub struct PortPlan {
 
 /// The programs that a port gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent answers about one hook")]
 pub struct Hook {
     /// The tc program.
     pub tc: bool,
@@ -128,13 +129,7 @@ pub fn plan(
     plan
 }
 
-fn bridge(
-    model: &Model,
-    config: &RunConfig,
-    numbers: &mut Numbers,
-    link: &Link,
-    attrs: &BridgeAttrs,
-) -> BridgePlan {
+fn bridge(model: &Model, config: &RunConfig, numbers: &mut Numbers, link: &Link, attrs: &BridgeAttrs) -> BridgePlan {
     let fid_base = numbers.fid_base(link.ifindex, attrs.vlan_filtering);
     let vlans = if attrs.vlan_filtering { Vec::new() } else { vec![0] };
     let slow = bridge_slow(model, link, attrs, fid_base).filter(|slow| !config.overrule.contains(&slow.reason));
@@ -154,7 +149,10 @@ fn bridge_slow(model: &Model, link: &Link, attrs: &BridgeAttrs, fid_base: Option
     }
     if attrs.unknown_options != 0 {
         let bits = attrs.unknown_options;
-        return Some(Slow::new(Reason::BridgeFeature, format!("a bridge option unknown to xbr is on (bits {bits:#x})")));
+        return Some(Slow::new(
+            Reason::BridgeFeature,
+            format!("a bridge option unknown to xbr is on (bits {bits:#x})"),
+        ));
     }
     if let Some(found) = &bypass.netfilter {
         return Some(Slow::new(Reason::Netfilter, found.clone()));

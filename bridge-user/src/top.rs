@@ -63,11 +63,7 @@ pub struct TopArgs {
 /// In batches: no daemon answers, or none serves the bridge that was named. Live, it waits for a daemon instead, and only
 /// missing privileges or a broken terminal end it.
 pub fn execute(args: &TopArgs) -> Result<(), Failure> {
-    if args.batch || !io::stdout().is_terminal() || !capable_terminal() {
-        batch::run(args)
-    } else {
-        live::run(args)
-    }
+    if args.batch || !io::stdout().is_terminal() || !capable_terminal() { batch::run(args) } else { live::run(args) }
 }
 
 /// How many intervals a batch run has; `None`: no end.

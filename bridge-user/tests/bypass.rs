@@ -70,10 +70,7 @@ fn lab(test: impl FnOnce(&mut Lab) + Send + 'static) {
             run(&format!("ip link set {port} master br0"));
         }
         let ports = PORTS.map(|name| (index(name), name.to_owned())).into();
-        test(&mut Lab {
-            inventory: Inventory::new().unwrap(),
-            ports,
-        });
+        test(&mut Lab { inventory: Inventory::new().unwrap(), ports });
     };
     if let Err(panic) = thread::spawn(inside).join() {
         std::panic::resume_unwind(panic);
@@ -92,13 +89,7 @@ fn try_run(command: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!(
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-            .lines()
-            .next()
-            .unwrap_or("failed")
-    ))
+    Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("failed")))
 }
 
 fn run(command: &str) {
@@ -145,10 +136,7 @@ fn rules_of_the_bridge_family_are_found_and_forgotten() {
         run("nft add rule bridge filter forward ether type arp counter");
         run("nft add rule bridge filter forward counter");
         let found = lab.collect();
-        assert_eq!(
-            found.netfilter.as_deref(),
-            Some("nft table bridge filter, chain forward (hook forward)")
-        );
+        assert_eq!(found.netfilter.as_deref(), Some("nft table bridge filter, chain forward (hook forward)"));
         assert_eq!(found.inet_rules, None);
         run("nft add table bridge filter { flags dormant ; }");
         assert_eq!(lab.collect().netfilter, None, "a dormant table");
@@ -164,11 +152,7 @@ fn rules_of_the_bridge_family_are_found_and_forgotten() {
         run("nft add chain bridge filter input { type filter hook input priority 0 ; policy drop ; }");
         run("nft add chain bridge filter unused");
         run("nft add rule bridge filter unused drop");
-        assert_eq!(
-            lab.collect().netfilter,
-            None,
-            "chains that forwarded frames do not pass"
-        );
+        assert_eq!(lab.collect().netfilter, None, "chains that forwarded frames do not pass");
     });
 }
 
@@ -187,19 +171,14 @@ fn rules_that_br_netfilter_would_run_are_found() {
         assert_eq!(lab.collect().inet_rules, None);
         run("nft add rule inet fw forward tcp dport 25 drop");
         let found = lab.collect();
-        assert_eq!(
-            found.inet_rules.as_deref(),
-            Some("nft table inet fw, chain forward (hook forward)")
-        );
+        assert_eq!(found.inet_rules.as_deref(), Some("nft table inet fw, chain forward (hook forward)"));
         assert_eq!(found.netfilter, None);
         run("nft delete table inet fw");
         assert_eq!(lab.collect().inet_rules, None);
 
         for family in ["ip", "ip6"] {
             run(&format!("nft add table {family} nat"));
-            run(&format!(
-                "nft add chain {family} nat post {{ type nat hook postrouting priority 100 ; }}"
-            ));
+            run(&format!("nft add chain {family} nat post {{ type nat hook postrouting priority 100 ; }}"));
             run(&format!("nft add rule {family} nat post masquerade"));
             let text = format!("nft table {family} nat, chain post (hook postrouting)");
             assert_eq!(lab.collect().inet_rules, Some(text));
@@ -215,20 +194,14 @@ fn chains_on_a_device_belong_to_its_port() {
         run("nft add chain netdev early c { type filter hook ingress devices = { p0, q1 } priority 0 ; }");
         assert_eq!(lab.ingress(0), None);
         run("nft add rule netdev early c counter");
-        assert_eq!(
-            lab.ingress(0).as_deref(),
-            Some("nft table netdev early, chain c (hook ingress)")
-        );
+        assert_eq!(lab.ingress(0).as_deref(), Some("nft table netdev early, chain c (hook ingress)"));
         assert_eq!(lab.ingress(1), None);
         run("nft delete table netdev early");
         assert_eq!(lab.ingress(0), None);
 
         run("nft add table inet early");
         run("nft add chain inet early c { type filter hook ingress device p1 priority 0 ; policy drop ; }");
-        assert_eq!(
-            lab.ingress(1).as_deref(),
-            Some("nft table inet early, chain c (hook ingress, policy drop)")
-        );
+        assert_eq!(lab.ingress(1).as_deref(), Some("nft table inet early, chain c (hook ingress, policy drop)"));
         run("nft delete table inet early");
         assert_eq!(lab.ingress(1), None);
 
@@ -265,19 +238,13 @@ fn tc_filters_are_found_on_both_sides() {
 
         run("tc qdisc add dev p0 clsact");
         run("tc filter add dev p0 egress protocol all chain 7 u32 match u32 0 0 action mirred egress redirect dev q1");
-        assert_eq!(
-            lab.filters(0),
-            [None, Some("tc filter on egress: u32 (mirred)".to_owned())]
-        );
+        assert_eq!(lab.filters(0), [None, Some("tc filter on egress: u32 (mirred)".to_owned())]);
         run("tc qdisc del dev p0 clsact");
 
         run("tc qdisc add dev p1 ingress_block 22 clsact");
         run("tc qdisc add dev p0 ingress_block 22 clsact");
         run("tc filter add block 22 protocol all u32 match u32 0 0 flowid :1");
-        assert_eq!(
-            [lab.ingress(0), lab.ingress(1)],
-            [0, 1].map(|_| Some("tc filter on ingress: u32".to_owned()))
-        );
+        assert_eq!([lab.ingress(0), lab.ingress(1)], [0, 1].map(|_| Some("tc filter on ingress: u32".to_owned())));
         run("tc qdisc del dev p0 clsact");
         assert_eq!(lab.ingress(0), None);
     });
@@ -295,10 +262,7 @@ fn a_policer_is_named() {
         run_or_skip!(
             "tc filter add dev p0 parent ffff: matchall action police rate 1mbit burst 10k conform-exceed drop"
         );
-        assert_eq!(
-            lab.ingress(0).as_deref(),
-            Some("tc filter on ingress: matchall (police)")
-        );
+        assert_eq!(lab.ingress(0).as_deref(), Some("tc filter on ingress: matchall (police)"));
     });
 }
 
@@ -335,10 +299,7 @@ impl Program {
         let raw = u64::try_from(descriptor.as_raw_fd()).unwrap();
         let mut attributes = [raw | 256 << 32, info.as_mut_ptr().expose_provenance() as u64];
         assert!(bpf(15, &mut attributes).is_none());
-        Self {
-            descriptor,
-            id: u32::try_from(info[0] >> 32).unwrap(),
-        }
+        Self { descriptor, id: u32::try_from(info[0] >> 32).unwrap() }
     }
 
     /// Attaches to a tcx hook. The link lasts as long as the descriptor.
@@ -408,16 +369,11 @@ fn own_cls_bpf_programs_are_known_by_id_and_by_name() {
         for (name, own) in [("meter", false), ("xbr_tc", true)] {
             let program = Program::load(name);
             program.pin(&format!("{folder}/{name}"));
-            run_or_skip!(&format!(
-                "tc filter add dev p0 ingress bpf da object-pinned {folder}/{name}"
-            ));
+            run_or_skip!(&format!("tc filter add dev p0 ingress bpf da object-pinned {folder}/{name}"));
             let found = lab.ingress(0);
             if !own {
                 let text = format!("tc filter on ingress: bpf (program {} \"{name}", program.id);
-                assert!(
-                    found.as_ref().is_some_and(|found| found.starts_with(&text)),
-                    "{found:?}"
-                );
+                assert!(found.as_ref().is_some_and(|found| found.starts_with(&text)), "{found:?}");
             }
             assert_eq!(found.is_none(), own, "{found:?}");
             assert!(lab.collect_with(&[program.id]).ingress_filters.is_empty());
@@ -446,10 +402,7 @@ fn legacy_iptables_rules_are_found_without_making_tables() {
             run(&format!("{tool} -A INPUT -p {protocol} -j ACCEPT"));
             assert_eq!(lab.collect().inet_rules, None, "the host's own rules");
             run(&format!("{tool} -A FORWARD -p {protocol} -j DROP"));
-            assert_eq!(
-                lab.collect().inet_rules,
-                Some(format!("{tool_name} table filter, chain FORWARD"))
-            );
+            assert_eq!(lab.collect().inet_rules, Some(format!("{tool_name} table filter, chain FORWARD")));
             run(&format!("{tool} -F FORWARD"));
             assert_eq!(lab.collect().inet_rules, None);
             run(&format!("{tool} -P FORWARD DROP"));
@@ -459,18 +412,12 @@ fn legacy_iptables_rules_are_found_without_making_tables() {
             );
             run(&format!("{tool} -P FORWARD ACCEPT"));
             run(&format!("{tool} -t mangle -A PREROUTING -p {protocol} -j ACCEPT"));
-            assert_eq!(
-                lab.collect().inet_rules,
-                Some(format!("{tool_name} table mangle, chain PREROUTING"))
-            );
+            assert_eq!(lab.collect().inet_rules, Some(format!("{tool_name} table mangle, chain PREROUTING")));
             run(&format!("{tool} -t mangle -F"));
             assert_eq!(lab.collect().inet_rules, None);
         }
         run_or_skip!("arptables-legacy -A FORWARD -j DROP");
-        assert_eq!(
-            lab.collect().inet_rules.as_deref(),
-            Some("arptables table filter, chain FORWARD")
-        );
+        assert_eq!(lab.collect().inet_rules.as_deref(), Some("arptables table filter, chain FORWARD"));
     });
 }
 
@@ -484,25 +431,16 @@ fn legacy_ebtables_rules_are_found_without_making_tables() {
         assert_eq!(lab.collect().netfilter, None);
         run("ebtables-legacy -A INPUT -p arp -j DROP");
         assert_eq!(lab.collect().netfilter, None, "the host's own rules");
-        for (table, chain) in [
-            ("filter", "FORWARD"),
-            ("nat", "PREROUTING"),
-            ("nat", "POSTROUTING"),
-            ("broute", "BROUTING"),
-        ] {
+        for (table, chain) in
+            [("filter", "FORWARD"), ("nat", "PREROUTING"), ("nat", "POSTROUTING"), ("broute", "BROUTING")]
+        {
             run(&format!("ebtables-legacy -t {table} -A {chain} -p arp -j DROP"));
-            assert_eq!(
-                lab.collect().netfilter,
-                Some(format!("ebtables table {table}, chain {chain}"))
-            );
+            assert_eq!(lab.collect().netfilter, Some(format!("ebtables table {table}, chain {chain}")));
             run(&format!("ebtables-legacy -t {table} -F {chain}"));
             assert_eq!(lab.collect().netfilter, None);
         }
         run("ebtables-legacy -P FORWARD DROP");
-        assert_eq!(
-            lab.collect().netfilter.as_deref(),
-            Some("ebtables table filter, chain FORWARD (policy drop)")
-        );
+        assert_eq!(lab.collect().netfilter.as_deref(), Some("ebtables table filter, chain FORWARD (policy drop)"));
     });
 }
 
@@ -522,10 +460,7 @@ fn tag_stripping_is_switched_and_put_back() {
 
         let error = ethtool::set_rx_vlan_offload("lo", true).unwrap_err();
         assert_eq!(error.to_string(), "the driver of lo does not switch rx-vlan-offload");
-        assert_eq!(
-            ethtool::rx_vlan_offload("absent").unwrap_err().raw_os_error(),
-            Some(libc::ENODEV)
-        );
+        assert_eq!(ethtool::rx_vlan_offload("absent").unwrap_err().raw_os_error(), Some(libc::ENODEV));
     });
 }
 
@@ -540,10 +475,7 @@ fn a_veth_takes_frames_from_xdp_while_its_peer_can_receive_them() {
         run_or_skip!("ethtool -K q0 gro on");
         let after = features::xdp_features(&[port]).unwrap();
         assert_eq!(after.keys().collect::<Vec<_>>(), [&port]);
-        assert_eq!(
-            (before & features::NDO_XMIT, after[&port] & features::NDO_XMIT),
-            (0, features::NDO_XMIT)
-        );
+        assert_eq!((before & features::NDO_XMIT, after[&port] & features::NDO_XMIT), (0, features::NDO_XMIT));
         assert_eq!(lab.collect().xdp_features.get(&port), after.get(&port));
     });
 }
@@ -552,19 +484,14 @@ fn a_veth_takes_frames_from_xdp_while_its_peer_can_receive_them() {
 fn changes_of_nftables_are_announced() {
     lab(|_| {
         run_or_skip!("nft list tables");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut watch = Watch::new();
             let quiet = tokio::time::timeout(Duration::from_millis(100), watch.changed()).await;
             assert!(quiet.is_err(), "nothing has changed");
             run("nft add table bridge t");
             run("nft delete table bridge t");
-            tokio::time::timeout(Duration::from_secs(3), watch.changed())
-                .await
-                .unwrap();
+            tokio::time::timeout(Duration::from_secs(3), watch.changed()).await.unwrap();
             let quiet = tokio::time::timeout(Duration::from_millis(100), watch.changed()).await;
             assert!(quiet.is_err(), "one call answers for all that has come");
         });
@@ -578,9 +505,7 @@ fn fifty_ports_take_a_few_milliseconds_and_gone_ones_nothing() {
             run(&format!("ip link add v{number} type veth peer name w{number}"));
             run(&format!("tc qdisc add dev v{number} clsact"));
         }
-        lab.ports = (0..50)
-            .map(|number| (index(&format!("v{number}")), format!("v{number}")))
-            .collect();
+        lab.ports = (0..50).map(|number| (index(&format!("v{number}")), format!("v{number}"))).collect();
         let mut times: Vec<_> = (0..11)
             .map(|_| {
                 let start = Instant::now();

@@ -61,11 +61,7 @@ impl Attr {
     fn call(&mut self, command: libc::c_long) -> io::Result<libc::c_long> {
         // SAFETY: the block is as long as said; pointers in it were stored by the callers below and are live.
         let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), size_of::<Self>()) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(result)
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }
 }
 
@@ -124,13 +120,8 @@ pub fn tcx_pass(dev: &str) -> Result<Attached> {
 /// Everything that leaves `dev` of this thread's namespace gets this tag, kept in metadata: as from a VLAN device on a
 /// NIC that inserts tags.
 pub fn tag_in_metadata(dev: &str, tpid: u16, tci: u16) -> Result<Attached> {
-    let program = [
-        mov(2, i32::from(tpid.to_be().cast_signed())),
-        mov(3, i32::from(tci)),
-        call(SKB_VLAN_PUSH),
-        mov(0, -1),
-        EXIT,
-    ];
+    let program =
+        [mov(2, i32::from(tpid.to_be().cast_signed())), mov(3, i32::from(tci)), call(SKB_VLAN_PUSH), mov(0, -1), EXIT];
     attach(dev, &load(TYPE_SCHED_CLS, &program)?, TCX_EGRESS, 0).with_context(|| format!("tagger on {dev}"))
 }
 
@@ -170,9 +161,7 @@ fn attach(dev: &str, program: &OwnedFd, kind: u32, flags: u32) -> Result<Attache
     attr.0[1] = nix::net::if_::if_nametoindex(dev)?;
     attr.0[2] = kind;
     attr.0[3] = flags;
-    Ok(Attached {
-        _link: owned(attr.call(LINK_CREATE)?)?,
-    })
+    Ok(Attached { _link: owned(attr.call(LINK_CREATE)?)? })
 }
 
 /// Takes a descriptor that the kernel has just returned.

@@ -41,19 +41,13 @@ impl Tag {
 
     /// An 802.1ad tag with priority 0.
     pub const fn ad(vid: u16) -> Self {
-        Self {
-            tpid: TPID_AD,
-            tci: vid,
-        }
+        Self { tpid: TPID_AD, tci: vid }
     }
 
     /// The same tag with this priority.
     #[must_use]
     pub const fn pcp(self, pcp: u16) -> Self {
-        Self {
-            tpid: self.tpid,
-            tci: (self.tci & 0x1fff) | (pcp << 13),
-        }
+        Self { tpid: self.tpid, tci: (self.tci & 0x1fff) | (pcp << 13) }
     }
 
     /// The VLAN id.
@@ -74,15 +68,8 @@ pub struct Mark {
 impl Mark {
     /// The mark in a received frame, wherever its payload begins; `None` for frames that are not of the lab.
     pub fn find(frame: &[u8]) -> Option<Self> {
-        let at = frame
-            .windows(MAGIC.len())
-            .take(128)
-            .position(|window| window == MAGIC)?
-            + MAGIC.len();
-        Some(Self {
-            flow: be32(frame.get(at..at + 4)?)?,
-            seq: be32(frame.get(at + 4..at + 8)?)?,
-        })
+        let at = frame.windows(MAGIC.len()).take(128).position(|window| window == MAGIC)? + MAGIC.len();
+        Some(Self { flow: be32(frame.get(at..at + 4)?)?, seq: be32(frame.get(at + 4..at + 8)?)? })
     }
 
     fn write(self, payload: &mut [u8]) {
@@ -110,13 +97,7 @@ pub struct Frame {
 impl Frame {
     /// An untagged frame of the lab's own `EtherType`, 60 bytes long, flow 0, number 0.
     pub fn new(src: Mac, dst: Mac) -> Self {
-        let mut frame = Self {
-            dst,
-            src,
-            tags: Vec::new(),
-            ethertype: ETHERTYPE_LAB,
-            payload: vec![0; 46],
-        };
+        let mut frame = Self { dst, src, tags: Vec::new(), ethertype: ETHERTYPE_LAB, payload: vec![0; 46] };
         frame.mark(Mark { flow: 0, seq: 0 });
         frame
     }
@@ -136,13 +117,7 @@ impl Frame {
         payload[22..24].copy_from_slice(&port.to_be_bytes());
         payload[24..26].copy_from_slice(&(total - 20).to_be_bytes());
         // A UDP checksum of 0 means "none", so that the mark can change without summing again.
-        let mut frame = Self {
-            dst,
-            src,
-            tags: Vec::new(),
-            ethertype: ETHERTYPE_IPV4,
-            payload,
-        };
+        let mut frame = Self { dst, src, tags: Vec::new(), ethertype: ETHERTYPE_IPV4, payload };
         frame.mark(Mark { flow: 0, seq: 0 });
         frame
     }
@@ -155,13 +130,7 @@ impl Frame {
         payload.extend_from_slice(&[0; 6]);
         payload.extend_from_slice(&to.octets());
         payload.resize(46, 0);
-        Self {
-            dst: BROADCAST,
-            src,
-            tags: Vec::new(),
-            ethertype: ETHERTYPE_ARP,
-            payload,
-        }
+        Self { dst: BROADCAST, src, tags: Vec::new(), ethertype: ETHERTYPE_ARP, payload }
     }
 
     /// Adds a tag inside of those that are there.
@@ -214,19 +183,10 @@ impl Frame {
             let (ethertype, payload) = rest.split_first_chunk::<2>()?;
             let ethertype = u16::from_be_bytes(*ethertype);
             if ethertype != TPID_Q && ethertype != TPID_AD {
-                return Some(Self {
-                    dst: *dst,
-                    src: *src,
-                    tags,
-                    ethertype,
-                    payload: payload.to_vec(),
-                });
+                return Some(Self { dst: *dst, src: *src, tags, ethertype, payload: payload.to_vec() });
             }
             let (tci, inner) = payload.split_first_chunk::<2>()?;
-            tags.push(Tag {
-                tpid: ethertype,
-                tci: u16::from_be_bytes(*tci),
-            });
+            tags.push(Tag { tpid: ethertype, tci: u16::from_be_bytes(*tci) });
             rest = inner;
         }
     }
@@ -237,20 +197,11 @@ pub fn describe(bytes: &[u8]) -> String {
     let Some(frame) = Frame::parse(bytes) else {
         return format!("{} bytes", bytes.len());
     };
-    let tags: Vec<String> = frame
-        .tags
-        .iter()
-        .map(|tag| format!(" [{:04x} vid {} tci {:04x}]", tag.tpid, tag.vid(), tag.tci))
-        .collect();
+    let tags: Vec<String> =
+        frame.tags.iter().map(|tag| format!(" [{:04x} vid {} tci {:04x}]", tag.tpid, tag.vid(), tag.tci)).collect();
     let tags = tags.concat();
     let mark = Mark::find(bytes).map_or(String::new(), |mark| format!(" flow {} number {}", mark.flow, mark.seq));
-    format!(
-        "{} > {}{tags} type {:04x}{mark} {} bytes",
-        mac(frame.src),
-        mac(frame.dst),
-        frame.ethertype,
-        bytes.len()
-    )
+    format!("{} > {}{tags} type {:04x}{mark} {} bytes", mac(frame.src), mac(frame.dst), frame.ethertype, bytes.len())
 }
 
 /// An address in the usual notation.
@@ -260,10 +211,8 @@ pub fn mac(mac: Mac) -> String {
 
 /// The Internet checksum of a header whose checksum field is zero.
 fn checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 = header
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
+    let mut sum: u32 =
+        header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -32,10 +32,7 @@ impl Objects {
     pub fn orphans(&self, before: &Self) -> Self {
         let held = held();
         let new = |now: &BTreeSet<u32>, old: &BTreeSet<u32>, held: &BTreeSet<u32>| {
-            now.iter()
-                .filter(|id| !old.contains(id) && !held.contains(id))
-                .copied()
-                .collect()
+            now.iter().filter(|id| !old.contains(id) && !held.contains(id)).copied().collect()
         };
         Self {
             programs: new(&self.programs, &before.programs, &held.programs),
@@ -56,10 +53,7 @@ fn held() -> Objects {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()) {
         // Processes and descriptors come and go while they are listed.
-        let infos = fs::read_dir(process.path().join("fdinfo"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let infos = fs::read_dir(process.path().join("fdinfo")).into_iter().flatten().flatten();
         for text in infos.filter_map(|info| fs::read_to_string(info.path()).ok()) {
             for line in text.lines() {
                 let Some((key, value)) = line.split_once(':') else {
@@ -80,9 +74,7 @@ fn held() -> Objects {
 
 /// Number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))
-        .with_context(|| format!("descriptors of {pid}"))?
-        .count())
+    Ok(fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("descriptors of {pid}"))?.count())
 }
 
 /// Everything that hangs on the devices of a namespace: qdiscs, filters, tcx and XDP programs, features. Equal texts
@@ -107,12 +99,7 @@ pub fn attachments(space: &Netns) -> Result<String> {
         }
         let features = space.output(&format!("ethtool -k {name}"))?;
         let features = String::from_utf8_lossy(&features.stdout);
-        text.extend(
-            features
-                .lines()
-                .filter(|line| line.contains("vlan"))
-                .map(|line| format!("{line}\n")),
-        );
+        text.extend(features.lines().filter(|line| line.contains("vlan")).map(|line| format!("{line}\n")));
     }
     Ok(text)
 }

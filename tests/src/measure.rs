@@ -37,10 +37,7 @@ pub struct PortDelta {
 impl PortDelta {
     /// Packets of known unicast among all.
     pub fn known(&self) -> u64 {
-        let other: u64 = NOT_KNOWN_UNICAST
-            .iter()
-            .filter_map(|reason| self.reasons.get(*reason))
-            .sum();
+        let other: u64 = NOT_KNOWN_UNICAST.iter().filter_map(|reason| self.reasons.get(*reason)).sum();
         (self.fast + self.slow + self.dropped).saturating_sub(other)
     }
 
@@ -54,12 +51,7 @@ impl PortDelta {
     /// An error unless at least `frames` packets were fast and they are at least 99 % of the known unicast.
     pub fn steady(&self, frames: u64) -> Result<()> {
         let share = self.share().unwrap_or(0.0);
-        ensure!(
-            self.fast >= frames && share >= 0.99,
-            "{:.2} % of {} fast: {self:?}",
-            share * 100.0,
-            self.known()
-        );
+        ensure!(self.fast >= frames && share >= 0.99, "{:.2} % of {} fast: {self:?}", share * 100.0, self.known());
         Ok(())
     }
 }
@@ -83,14 +75,10 @@ impl Reading {
             .map(|(name, port)| {
                 let old = before.get(name).copied().unwrap_or(&Value::Null);
                 let packets = |key: &str| count(&port[key]["packets"]).saturating_sub(count(&old[key]["packets"]));
-                let reasons = port["reasons"]
-                    .as_object()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|(reason, value)| {
-                        let delta = count(value).saturating_sub(count(&old["reasons"][reason]));
-                        (delta > 0).then(|| (reason.clone(), delta))
-                    });
+                let reasons = port["reasons"].as_object().into_iter().flatten().filter_map(|(reason, value)| {
+                    let delta = count(value).saturating_sub(count(&old["reasons"][reason]));
+                    (delta > 0).then(|| (reason.clone(), delta))
+                });
                 let delta = PortDelta {
                     hook: port["hook"].as_str().unwrap_or("none").to_owned(),
                     fast: packets("fast"),
@@ -108,7 +96,5 @@ impl Reading {
 fn ports(status: &Value) -> BTreeMap<&str, &Value> {
     let bridges = status["bridges"].as_array().into_iter().flatten();
     let ports = bridges.filter_map(|bridge| bridge["ports"].as_array()).flatten();
-    ports
-        .filter_map(|port| Some((port["ifname"].as_str()?, port)))
-        .collect()
+    ports.filter_map(|port| Some((port["ifname"].as_str()?, port))).collect()
 }

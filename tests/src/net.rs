@@ -71,10 +71,8 @@ impl Guest {
     }
 
     fn configure(&self) -> Result<()> {
-        self.space
-            .cmd(&format!("ip link set {} address {} up", self.dev, mac(self.mac)))?;
-        self.space
-            .cmd(&format!("ip addr add {}/24 dev {}", self.ip, self.dev))?;
+        self.space.cmd(&format!("ip link set {} address {} up", self.dev, mac(self.mac)))?;
+        self.space.cmd(&format!("ip addr add {}/24 dev {}", self.ip, self.dev))?;
         Ok(())
     }
 }
@@ -105,11 +103,7 @@ impl Net {
         static CLEAN: std::sync::Once = std::sync::Once::new();
         CLEAN.call_once(remove_stale);
         let host = Arc::new(Netns::create(&format!("{prefix}host"))?);
-        Ok(Self {
-            host,
-            prefix: prefix.to_owned(),
-            next: AtomicU8::new(1),
-        })
+        Ok(Self { host, prefix: prefix.to_owned(), next: AtomicU8::new(1) })
     }
 
     /// Makes a bridge and brings it up. `options` is in the words of `ip link add type bridge`.
@@ -134,10 +128,7 @@ impl Net {
             let inside = tap::open(&space, &dev)?;
             pump = Some(Pump::start(tap::open(&self.host, &port)?, inside));
         } else {
-            self.host.cmd(&format!(
-                "ip link add name {port} type veth peer name {dev} netns {}",
-                space.name()
-            ))?;
+            self.host.cmd(&format!("ip link add name {port} type veth peer name {dev} netns {}", space.name()))?;
         }
         if kind == Kind::Wire {
             // Bytes on a wire have their tags and checksums in them; a NIC takes frames in bursts (NAPI, here with GRO).
@@ -165,8 +156,7 @@ impl Net {
         let number = self.number()?;
         let space = Arc::new(Netns::create(&format!("{}{name}", self.prefix))?);
         let dev = format!("{}.{vid}", wire.dev);
-        wire.space
-            .cmd(&format!("ip link add link {} name {dev} type vlan id {vid}", wire.dev))?;
+        wire.space.cmd(&format!("ip link add link {} name {dev} type vlan id {vid}", wire.dev))?;
         wire.space.cmd(&format!("ip link set {dev} netns {}", space.name()))?;
         let guest = Guest {
             name: name.to_owned(),

@@ -79,8 +79,7 @@ impl Netns {
         let mut words = line.split_whitespace();
         let program = words.next().context("empty command")?;
         // A process inherits the namespace of the thread that starts it.
-        self.enter(|| Command::new(program).args(words).output())?
-            .with_context(|| format!("cannot start `{program}`"))
+        self.enter(|| Command::new(program).args(words).output())?.with_context(|| format!("cannot start `{program}`"))
     }
 
     /// Runs a command whose output is JSON.
@@ -93,16 +92,13 @@ impl Netns {
     /// Sets `net/KEY` under `/proc/sys`.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys/net").join(key);
-        self.enter(|| fs::write(&path, value))?
-            .with_context(|| format!("{} in {}", path.display(), self.name))
+        self.enter(|| fs::write(&path, value))?.with_context(|| format!("{} in {}", path.display(), self.name))
     }
 
     /// The kernel's counter `key` (e.g. `rx_packets`) of a device.
     pub fn link_counter(&self, dev: &str, direction: &str, key: &str) -> Result<u64> {
         let links = self.json(&format!("ip -j -s link show dev {dev}"))?;
-        links[0]["stats64"][direction][key]
-            .as_u64()
-            .with_context(|| format!("{direction} {key} of {dev}"))
+        links[0]["stats64"][direction][key].as_u64().with_context(|| format!("{direction} {key} of {dev}"))
     }
 }
 
@@ -116,15 +112,9 @@ impl Drop for Netns {
 
 /// Runs a command outside of any lab namespace; its standard output, or an error with its standard error.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let output = command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     if !output.status.success() {
-        bail!(
-            "{command:?}: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

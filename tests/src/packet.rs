@@ -40,10 +40,7 @@ impl Caught {
 
 /// One line for failures.
 pub fn describe_all(frames: &[Caught]) -> String {
-    let lines: Vec<String> = frames
-        .iter()
-        .map(|frame| format!("\n    {}", describe(&frame.bytes)))
-        .collect();
+    let lines: Vec<String> = frames.iter().map(|frame| format!("\n    {}", describe(&frame.bytes))).collect();
     lines.concat()
 }
 
@@ -105,9 +102,7 @@ pub struct Sender {
 impl Sender {
     /// A sender on `dev` of `space`.
     pub fn open(space: &Netns, dev: &str) -> Result<Self> {
-        Ok(Self {
-            socket: Socket::open(space, dev, 0)?,
-        })
+        Ok(Self { socket: Socket::open(space, dev, 0)? })
     }
 
     /// Sends one frame. Waits while the device's queue is full.
@@ -129,10 +124,7 @@ impl Sender {
         for burst in frames.chunks(BURST) {
             let mut parts: Vec<libc::iovec> = burst
                 .iter()
-                .map(|frame| libc::iovec {
-                    iov_base: frame.as_ptr().cast_mut().cast(),
-                    iov_len: frame.len(),
-                })
+                .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
                 .collect();
             let mut headers: Vec<libc::mmsghdr> = parts
                 .iter_mut()
@@ -168,10 +160,7 @@ impl Capture {
     /// Starts to catch on `dev` of `space`.
     pub fn open(space: &Netns, dev: &str) -> Result<Self> {
         let all = u16::try_from(libc::ETH_P_ALL)?;
-        Ok(Self {
-            socket: Socket::open(space, dev, all)?,
-            buffer: vec![0; LONGEST],
-        })
+        Ok(Self { socket: Socket::open(space, dev, all)?, buffer: vec![0; LONGEST] })
     }
 
     /// The next frame of any kind; `None` if there is none within `wait`.
@@ -223,10 +212,7 @@ impl Capture {
     }
 
     fn receive(&mut self) -> io::Result<Caught> {
-        let mut part = libc::iovec {
-            iov_base: self.buffer.as_mut_ptr().cast(),
-            iov_len: self.buffer.len(),
-        };
+        let mut part = libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() };
         // Room for one control message of type tpacket_auxdata, aligned as cmsghdr wants it.
         let mut control = [0_u64; 16];
         // SAFETY: msghdr is plain old data, for which zeros are valid.
@@ -243,10 +229,7 @@ impl Capture {
         if let Some((tpid, tci)) = tag {
             bytes.splice(12..12, tpid.to_be_bytes().into_iter().chain(tci.to_be_bytes()));
         }
-        Ok(Caught {
-            bytes,
-            tag_in_metadata: tag.is_some(),
-        })
+        Ok(Caught { bytes, tag_in_metadata: tag.is_some() })
     }
 }
 
@@ -287,9 +270,5 @@ fn metadata_tag(header: &libc::msghdr) -> Option<(u16, u16)> {
 
 /// The result of a system call that reports errors as negative numbers.
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -46,10 +46,7 @@ impl Need {
     pub fn met(self) -> bool {
         static MET: OnceLock<Vec<bool>> = OnceLock::new();
         let met = MET.get_or_init(|| probe_all().unwrap_or_else(|_error| vec![false; Need::ALL.len()]));
-        Need::ALL
-            .iter()
-            .position(|need| *need == self)
-            .is_some_and(|index| met[index])
+        Need::ALL.iter().position(|need| *need == self).is_some_and(|index| met[index])
     }
 }
 

@@ -42,9 +42,7 @@ nix::ioctl_write_int_bad!(
 
 /// Opens a tap with `virtio_net_hdr`, as QEMU does; the device exists as long as the file is open.
 pub fn open(space: &Netns, dev: &str) -> Result<File> {
-    space
-        .enter(|| open_here(dev))?
-        .with_context(|| format!("tap {dev} in {}", space.name()))
+    space.enter(|| open_here(dev))?.with_context(|| format!("tap {dev} in {}", space.name()))
 }
 
 fn open_here(dev: &str) -> Result<File> {
@@ -82,10 +80,8 @@ impl Pump {
         let thread = thread::spawn(move || {
             let mut buffer = vec![0; LONGEST];
             while !seen.load(Ordering::Relaxed) {
-                let mut fds = [
-                    PollFd::new(left.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(right.as_fd(), PollFlags::POLLIN),
-                ];
+                let mut fds =
+                    [PollFd::new(left.as_fd(), PollFlags::POLLIN), PollFd::new(right.as_fd(), PollFlags::POLLIN)];
                 if poll(&mut fds, 50_u16).is_err() {
                     continue;
                 }
@@ -94,10 +90,7 @@ impl Pump {
                 carry(&right, &left, &mut buffer);
             }
         });
-        Self {
-            stop,
-            thread: Some(thread),
-        }
+        Self { stop, thread: Some(thread) }
     }
 }
 

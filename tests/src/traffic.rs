@@ -22,7 +22,7 @@ use crate::{
 mod icmp;
 mod tcp;
 
-pub use icmp::ping;
+pub use icmp::{ping, ping_here};
 pub use tcp::{Stream, tcp};
 
 /// How long after the last frame a flow is over.
@@ -107,19 +107,19 @@ impl Watch {
                 }
             }
         });
-        Self {
-            stop,
-            thread: Some(thread),
-        }
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Ends the watch as soon as it is quiet.
+    fn halt(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Waits for late frames and hands out what was seen.
     pub fn stop(mut self) -> Result<Seen> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.halt();
         let thread = self.thread.take().context("watch was stopped before")?;
-        thread
-            .join()
-            .map_err(|_panic| anyhow!("the watching thread panicked"))?
+        thread.join().map_err(|_panic| anyhow!("the watching thread panicked"))?
     }
 }
 
@@ -151,12 +151,7 @@ impl Flow {
         per_second: u32,
         count: u32,
     ) -> Result<Self> {
-        let watch = |guests: &[&Guest]| {
-            guests
-                .iter()
-                .map(|guest| Watch::start(guest))
-                .collect::<Result<Vec<_>>>()
-        };
+        let watch = |guests: &[&Guest]| guests.iter().map(|guest| Watch::start(guest)).collect::<Result<Vec<_>>>();
         let (right, wrong) = (watch(right)?, watch(wrong)?);
         let number = flow_number();
         let sent = Arc::new(AtomicU32::new(0));
@@ -166,14 +161,7 @@ impl Flow {
             let (sent, stop) = (Arc::clone(&sent), Arc::clone(&stop));
             thread::spawn(move || paced(&sender, frame, number, per_second, count, &sent, &stop))
         };
-        Ok(Self {
-            number,
-            sent,
-            stop,
-            thread: Some(thread),
-            right,
-            wrong,
-        })
+        Ok(Self { number, sent, stop, thread: Some(thread), right, wrong })
     }
 
     /// How many frames were sent up to now.
@@ -195,14 +183,11 @@ impl Flow {
     /// Waits until all frames were sent and gives the account.
     pub fn finish(mut self) -> Result<Account> {
         if let Some(thread) = self.thread.take() {
-            thread
-                .join()
-                .map_err(|_panic| anyhow!("the sending thread panicked"))??;
+            thread.join().map_err(|_panic| anyhow!("the sending thread panicked"))??;
         }
-        let mut account = Account {
-            sent: self.sent(),
-            ..Account::default()
-        };
+        // All at once, so that the quiet after the flow is waited for only once.
+        self.right.iter().chain(&self.wrong).for_each(Watch::halt);
+        let mut account = Account { sent: self.sent(), ..Account::default() };
         for watch in self.right.drain(..) {
             let order = watch.stop()?.flows.remove(&self.number).unwrap_or_default();
             let mut copies = vec![0_u32; account.sent as usize];

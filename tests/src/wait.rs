@@ -11,9 +11,8 @@ use anyhow::{Result, bail};
 
 /// Whether the processor is emulated in software, as in the virtual machines of the tests.
 pub fn emulated() -> bool {
-    static EMULATED: LazyLock<bool> = LazyLock::new(|| {
-        fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
-    });
+    static EMULATED: LazyLock<bool> =
+        LazyLock::new(|| fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG")));
     *EMULATED
 }
 

@@ -81,12 +81,7 @@ impl Drop for RunDir {
 /// A command `xbr ARGS --run-dir DIR` in a namespace, with `/sys` of that namespace as `ip netns exec` gives it.
 pub fn command(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Command> {
     let mut command = Command::new("ip");
-    command
-        .args(["netns", "exec", space.name()])
-        .arg(binary()?)
-        .args(args)
-        .arg("--run-dir")
-        .arg(run_dir);
+    command.args(["netns", "exec", space.name()]).arg(binary()?).args(args).arg("--run-dir").arg(run_dir);
     Ok(command)
 }
 
@@ -94,10 +89,7 @@ pub fn command(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Command> 
 pub fn once(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Output> {
     let context = || format!("xbr {}", args.join(" "));
     let mut command = command(space, args, run_dir)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().with_context(context)?;
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     // The pipes have to be read while the process runs, so the wait is on a thread of its own.
@@ -106,10 +98,7 @@ pub fn once(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Output> {
     if ended.is_err() {
         kill(pid, Signal::SIGKILL)?;
     }
-    let output = waiter
-        .join()
-        .map_err(|_panic| anyhow!("the waiting thread panicked"))?
-        .with_context(context)?;
+    let output = waiter.join().map_err(|_panic| anyhow!("the waiting thread panicked"))?.with_context(context)?;
     ended.with_context(|| String::from_utf8_lossy(&output.stderr).trim().to_owned())?;
     Ok(output)
 }
@@ -153,14 +142,7 @@ impl Xbr {
                 log.push('\n');
             }
         });
-        Ok(Self {
-            child,
-            space: Arc::clone(space),
-            run_dir,
-            log,
-            reader: Some(reader),
-            ended: false,
-        })
+        Ok(Self { child, space: Arc::clone(space), run_dir, log, reader: Some(reader), ended: false })
     }
 
     /// Waits for the line that says "ready" (or "waiting").
@@ -172,10 +154,7 @@ impl Xbr {
                 bail!("xbr ended before it was ready: {status}: {}", self.last_line());
             }
             let log = self.log();
-            Ok(log
-                .lines()
-                .skip(1)
-                .any(|line| line.contains("ready") || line.contains("waiting")))
+            Ok(log.lines().skip(1).any(|line| line.contains("ready") || line.contains("waiting")))
         })
     }
 
@@ -214,9 +193,7 @@ impl Xbr {
     /// The status of one port, on whichever bridge it is.
     pub fn port(&self, port: &str) -> Result<Value> {
         let status = self.status()?;
-        find_port(&status, port)
-            .cloned()
-            .with_context(|| format!("port {port} is not in the status"))
+        find_port(&status, port).cloned().with_context(|| format!("port {port} is not in the status"))
     }
 
     /// Packets from a port that took the fast path.
@@ -236,15 +213,11 @@ impl Xbr {
 
     /// Waits until a port says that it is slow for this reason.
     pub fn wait_slow(&self, port: &str, reason: &str) -> Result<()> {
-        wait::until(
-            &format!("{port} slow with reason {reason}"),
-            Duration::from_secs(5),
-            || {
-                let status = self.status()?;
-                Ok(find_port(&status, port)
-                    .is_some_and(|port| port["accelerated"] == false && port["slow_reason"] == reason))
-            },
-        )
+        wait::until(&format!("{port} slow with reason {reason}"), Duration::from_secs(5), || {
+            let status = self.status()?;
+            Ok(find_port(&status, port)
+                .is_some_and(|port| port["accelerated"] == false && port["slow_reason"] == reason))
+        })
         .with_context(|| format!("status: {}", self.summary()))
     }
 
@@ -295,11 +268,7 @@ impl Xbr {
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let status = self.wait_end()?;
-        ensure!(
-            status.success(),
-            "xbr ended with {status} on SIGTERM: {}",
-            self.last_line()
-        );
+        ensure!(status.success(), "xbr ended with {status} on SIGTERM: {}", self.last_line());
         Ok(())
     }
 
@@ -342,11 +311,7 @@ impl Drop for Xbr {
 /// A port in a snapshot.
 pub fn find_port<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
     let bridges = status["bridges"].as_array()?;
-    bridges
-        .iter()
-        .filter_map(|bridge| bridge["ports"].as_array())
-        .flatten()
-        .find(|port| port["ifname"] == name)
+    bridges.iter().filter_map(|bridge| bridge["ports"].as_array()).flatten().find(|port| port["ifname"] == name)
 }
 
 /// A number in a snapshot; what is missing counts as 0.

@@ -44,34 +44,16 @@ struct Test {
 
 /// A test that needs root and what is named.
 const fn test(name: &'static str, run: fn() -> Result<()>, needs: &'static [Need]) -> Test {
-    Test {
-        name,
-        run,
-        needs,
-        alone: false,
-    }
+    Test { name, run, needs, alone: false }
 }
 
 /// A test that must not run beside another.
 const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Need]) -> Test {
-    Test {
-        name,
-        run,
-        needs,
-        alone: true,
-    }
+    Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 8] = [
-    selftest::TESTS,
-    cli::TESTS,
-    forward::TESTS,
-    fdb::TESTS,
-    ports::TESTS,
-    policy::TESTS,
-    life::TESTS,
-    vlan::TESTS,
-];
+const GROUPS: [&[Test]; 8] =
+    [selftest::TESTS, cli::TESTS, forward::TESTS, fdb::TESTS, ports::TESTS, policy::TESTS, life::TESTS, vlan::TESTS];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -100,10 +82,7 @@ fn guarded(test: &Test) -> Result<(), Failed> {
     }
     drop(xbr::take_logs());
     let result = std::panic::catch_unwind(test.run).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or(panic.downcast_ref::<&str>().copied());
+        let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(anyhow::anyhow!("panicked: {}", message.unwrap_or("no message")))
     });
     let logs = xbr::take_logs();

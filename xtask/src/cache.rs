@@ -17,8 +17,7 @@ pub(crate) fn dir() -> Result<PathBuf> {
         .or_else(|| set("HOME").map(|home| home.join(".cache/xbr")))
         .context("no cache folder: set XBR_CACHE or HOME")?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot create the cache folder {}", dir.display()))?;
-    dir.canonicalize()
-        .with_context(|| format!("cannot resolve the cache folder {}", dir.display()))
+    dir.canonicalize().with_context(|| format!("cannot resolve the cache folder {}", dir.display()))
 }
 
 /// An exclusive lock on the cache until the value is dropped, so that two set-ups do not unpack into each other.
@@ -39,11 +38,7 @@ pub(crate) fn clean() -> Result<ExitCode> {
     // Only what is ours: the folder may have been given by hand.
     for name in ["kernels", "ebpf-toolchain"] {
         let path = dir.join(name);
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", path.display()));

@@ -35,12 +35,7 @@ pub(crate) fn main(verb: &str, tty: bool, args: &Args) -> Result<ExitCode> {
         setup::say(&format!("warning: {error:#}"));
     }
     let programs = binaries::release()?;
-    let lab = programs
-        .iter()
-        .find(|(name, _)| name == "XBR_LAB")
-        .context("the build left no xbr-lab")?
-        .1
-        .as_str();
+    let lab = programs.iter().find(|(name, _)| name == "XBR_LAB").context("the build left no xbr-lab")?.1.as_str();
     let kernel = match args.kernel {
         Some(kernel) => Some(kernel),
         None => probe(lab)?.then_some(KERNEL),
@@ -48,9 +43,7 @@ pub(crate) fn main(verb: &str, tty: bool, args: &Args) -> Result<ExitCode> {
     let Some(kernel) = kernel else {
         let mut command = proc::as_root(lab, "the lab")?;
         let status = command.arg(verb).args(&args.rest).envs(programs.clone()).status();
-        return Ok(code(
-            status.with_context(|| format!("cannot run {lab}"))?.code().unwrap_or(1),
-        ));
+        return Ok(code(status.with_context(|| format!("cannot run {lab}"))?.code().unwrap_or(1)));
     };
     let tty = tty && std::io::stdin().is_terminal();
     let vm = Vm {
@@ -62,11 +55,7 @@ pub(crate) fn main(verb: &str, tty: bool, args: &Args) -> Result<ExitCode> {
         out: None,
         env: programs.clone(),
     };
-    let words: Vec<String> = [lab, verb]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(args.rest.iter().cloned())
-        .collect();
+    let words: Vec<String> = [lab, verb].into_iter().map(str::to_owned).chain(args.rest.iter().cloned()).collect();
     let ended = vm.run(&proc::repo(), &words, std::io::stdout(), std::io::stderr())?;
     ended.report();
     Ok(code(ended.code))
@@ -83,10 +72,7 @@ fn probe(lab: &str) -> Result<bool> {
             );
             Ok(true)
         }
-        other => bail!(
-            "`xbr-lab probe` ended with {}",
-            other.map_or("a signal".to_owned(), |code| code.to_string())
-        ),
+        other => bail!("`xbr-lab probe` ended with {}", other.map_or("a signal".to_owned(), |code| code.to_string())),
     }
 }
 

@@ -15,32 +15,17 @@ pub(crate) fn main() -> ExitCode {
 pub(crate) fn run() -> Tally {
     let mut tally = Tally::default();
     check(&mut tally, "fmt", &["fmt", "--all", "--check"]);
-    check(
-        &mut tally,
-        "clippy",
-        &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"],
-    );
+    check(&mut tally, "clippy", &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]);
     // For the host, with the stable compiler: the nightly that may build the object has other lints every week.
-    check(
-        &mut tally,
-        "clippy",
-        &["clippy", "--quiet", "--package", "bridge-ebpf", "--", "-D", "warnings"],
-    );
+    check(&mut tally, "clippy", &["clippy", "--quiet", "--package", "bridge-ebpf", "--", "-D", "warnings"]);
     tally
 }
 
 /// Runs one check; `tool` is its subcommand of cargo.
 fn check(tally: &mut Tally, tool: &str, args: &[&str]) {
     let shown = format!("cargo {}", args.join(" "));
-    if !proc::cargo()
-        .args([tool, "--version"])
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
-        tally.skip(
-            &shown,
-            &format!("there is no cargo-{tool}: `rustup component add {tool}`"),
-        );
+    if !proc::cargo().args([tool, "--version"]).output().is_ok_and(|output| output.status.success()) {
+        tally.skip(&shown, &format!("there is no cargo-{tool}: `rustup component add {tool}`"));
         return;
     }
     eprintln!("lint: {shown} …");

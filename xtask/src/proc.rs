@@ -18,17 +18,8 @@ pub(crate) fn repo() -> PathBuf {
 
 /// The search path: the caller's, then cargo's own programs and the administrator's, which a user's path often lacks.
 pub(crate) fn search_path() -> OsString {
-    let mut dirs: Vec<PathBuf> = env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect())
-        .unwrap_or_default();
-    let extra = [
-        "/usr/local/sbin",
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/sbin",
-        "/bin",
-    ];
+    let mut dirs: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let extra = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     for dir in cargo_bin().into_iter().chain(extra.map(PathBuf::from)) {
         if !dirs.contains(&dir) {
             dirs.push(dir);
@@ -40,18 +31,14 @@ pub(crate) fn search_path() -> OsString {
 /// The folder that `cargo install` writes to.
 pub(crate) fn cargo_bin() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
-        .map(|home| home.join("bin"))
+    home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"))).map(|home| home.join("bin"))
 }
 
 /// The file that `program` stands for on the search path.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&search_path())
         .map(|dir| dir.join(program))
-        .find(|path| {
-            path.metadata()
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
+        .find(|path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
 }
 
 /// A command with the extended search path, free of what `cargo run` set for this process.
@@ -74,9 +61,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// Whether `cargo run` set this variable for the program it runs, so that an inner cargo must not see it.
 fn leaks(key: &str) -> bool {
-    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
-        .iter()
-        .any(|prefix| key.starts_with(prefix))
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| key.starts_with(prefix))
         || ["CARGO", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"].contains(&key)
 }
 
@@ -89,9 +74,7 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs to the end with inherited output. An exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {}", show(command)))?;
+    let status = command.status().with_context(|| format!("cannot run {}", show(command)))?;
     if !status.success() {
         bail!("{} failed: {status}", show(command));
     }
@@ -113,10 +96,7 @@ pub(crate) fn run_quiet(command: &mut Command) -> Result<String> {
 
 /// Runs to the end with output caught, whatever the exit code.
 pub(crate) fn capture(command: &mut Command) -> Result<Output> {
-    command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", show(command)))
+    command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", show(command)))
 }
 
 /// The command as one would type it, for messages.
@@ -167,15 +147,7 @@ mod tests {
 
     #[test]
     fn words_survive_the_shell() {
-        for word in [
-            "",
-            "plain",
-            "two words",
-            "it's",
-            "$HOME `id` \"x\"",
-            "a\\b",
-            "line\nbreak",
-        ] {
+        for word in ["", "plain", "two words", "it's", "$HOME `id` \"x\"", "a\\b", "line\nbreak"] {
             let output = std::process::Command::new("sh")
                 .args(["-c", &format!("printf %s {}", quote(word))])
                 .output()

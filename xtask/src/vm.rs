@@ -69,10 +69,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         memory: args.memory.clone(),
         timeout: timeout.map(Duration::from_secs),
         tty: args.tty,
-        out: args
-            .out
-            .clone()
-            .or_else(|| env::var_os("XBR_VM_OUT").map(PathBuf::from)),
+        out: args.out.clone().or_else(|| env::var_os("XBR_VM_OUT").map(PathBuf::from)),
         env: Vec::new(),
     };
     for variable in &args.env {
@@ -142,31 +139,21 @@ impl Vm {
         self.prepare(&job, dir, command)?;
         let mut qemu = self.qemu(&kernel, scratch.path(), &job)?;
         let started = Instant::now();
-        let mut child = qemu
-            .spawn()
-            .with_context(|| format!("cannot run {}", proc::show(&qemu)))?;
+        let mut child = qemu.spawn().with_context(|| format!("cannot run {}", proc::show(&qemu)))?;
         let streams = (child.stdout.take(), child.stderr.take());
         let ended = thread::scope(|scope| {
             scope.spawn(|| streams.0.map(|from| copy(from, stdout)));
             scope.spawn(|| streams.1.map(|from| copy(from, stderr)));
             self.wait(&mut child, started)
         })?;
-        let code = fs::read_to_string(job.join("code"))
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
+        let code = fs::read_to_string(job.join("code")).ok().and_then(|text| text.trim().parse().ok());
         let console = console(scratch.path());
         match code {
-            Some(code) => Ok(Ended {
-                code,
-                complaints: complaints(&console),
-            }),
+            Some(code) => Ok(Ended { code, complaints: complaints(&console) }),
             None if ended => bail!("the virtual machine ended without a result{}", tail(&console)),
             None => {
                 eprintln!("vm: killed after {} s{}", started.elapsed().as_secs(), tail(&console));
-                Ok(Ended {
-                    code: TIMED_OUT,
-                    complaints: complaints(&console),
-                })
+                Ok(Ended { code: TIMED_OUT, complaints: complaints(&console) })
             }
         }
     }
@@ -175,17 +162,13 @@ impl Vm {
     fn prepare(&self, job: &Path, dir: &Path, command: &[String]) -> Result<()> {
         let variables = env::vars().filter(|(name, _)| inherited(name));
         let path = proc::search_path().to_string_lossy().into_owned();
-        let mut own = vec![
-            ("PATH".to_owned(), path),
-            ("XBR_VM".to_owned(), self.kernel.to_string()),
-        ];
+        let mut own = vec![("PATH".to_owned(), path), ("XBR_VM".to_owned(), self.kernel.to_string())];
         if self.out.is_some() {
             own.push(("XBR_VM_OUT".to_owned(), "/out".to_owned()));
         }
         let all = variables.chain(own).chain(self.env.iter().cloned());
-        let mut script: Vec<String> = all
-            .map(|(name, value)| format!("export {name}={}", proc::quote(&value)))
-            .collect();
+        let mut script: Vec<String> =
+            all.map(|(name, value)| format!("export {name}={}", proc::quote(&value))).collect();
         script.push(format!("cd {} || exit 125", proc::quote(&dir.to_string_lossy())));
         let words: Vec<String> = command.iter().map(|word| proc::quote(word)).collect();
         script.push(format!("exec {}\n", words.join(" ")));
@@ -200,12 +183,8 @@ impl Vm {
         if self.tty {
             // "rows columns"
             let size = proc::command("stty").arg("size").stdin(Stdio::inherit()).output();
-            let size = size
-                .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-                .unwrap_or_default();
-            let set = size
-                .split_once(' ')
-                .map(|(rows, columns)| format!("stty rows {rows} cols {columns}\n"));
+            let size = size.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+            let set = size.split_once(' ').map(|(rows, columns)| format!("stty rows {rows} cols {columns}\n"));
             write("tty", &set.unwrap_or_default())?;
         }
         Ok(())
@@ -233,54 +212,31 @@ impl Vm {
             proc::command("qemu-system-x86_64")
         };
         let accelerator = if kvm_works() { "kvm" } else { "tcg,thread=multi" };
-        qemu.args([
-            "-accel",
-            accelerator,
-            "-cpu",
-            "max",
-            "-smp",
-            &self.cpus.to_string(),
-            "-m",
-            &self.memory,
-        ]);
+        qemu.args(["-accel", accelerator, "-cpu", "max", "-smp", &self.cpus.to_string(), "-m", &self.memory]);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
         let mut share = |tag: &str, dir: &Path, options: &str| {
             let path = dir.to_string_lossy().replace(',', ",,");
-            qemu.args([
-                "-fsdev",
-                &format!("local,id={tag},path={path},security_model=none,multidevs=remap{options}"),
-            ]);
+            qemu.args(["-fsdev", &format!("local,id={tag},path={path},security_model=none,multidevs=remap{options}")]);
             qemu.args(["-device", &format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}")]);
         };
         share("xbr-root", Path::new("/"), ",readonly=on");
         share("xbr-job", job, "");
         if let Some(out) = &self.out {
-            let out = out
-                .canonicalize()
-                .with_context(|| format!("no folder {}", out.display()))?;
+            let out = out.canonicalize().with_context(|| format!("no folder {}", out.display()))?;
             share("xbr-out", &out, "");
             append += " xbr_out=1";
         }
         qemu.args(["-append", &append]);
-        qemu.arg("-serial")
-            .arg(format!("file:{}", scratch.join("console").display()));
+        qemu.arg("-serial").arg(format!("file:{}", scratch.join("console").display()));
         qemu.args(["-device", "virtio-serial-pci"]);
         if self.tty {
-            qemu.args([
-                "-chardev",
-                "stdio,id=tty,signal=off",
-                "-device",
-                "virtconsole,nr=0,chardev=tty",
-            ]);
+            qemu.args(["-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,nr=0,chardev=tty"]);
         } else {
             qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             for (n, name) in [(1, "out"), (2, "err")] {
                 qemu.args(["-chardev", &format!("file,id={name},path=/dev/fd/{n}")]);
-                qemu.args([
-                    "-device",
-                    &format!("virtserialport,nr={n},chardev={name},name=xbr.{name}"),
-                ]);
+                qemu.args(["-device", &format!("virtserialport,nr={n},chardev={name},name=xbr.{name}")]);
             }
         }
         Ok(qemu)
@@ -313,33 +269,16 @@ fn copy(mut from: impl Read, mut to: impl Write) {
 
 /// Whether the command in the virtual machine gets this variable of the caller.
 fn inherited(name: &str) -> bool {
-    let names = [
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "TERM",
-        "COLORTERM",
-        "NO_COLOR",
-        "CARGO_TARGET_DIR",
-        "COLUMNS",
-        "LINES",
-    ];
-    names.contains(&name)
-        || ["LC_", "RUST_", "XBR_", "PROPTEST_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+    let names =
+        ["HOME", "USER", "LOGNAME", "LANG", "TERM", "COLORTERM", "NO_COLOR", "CARGO_TARGET_DIR", "COLUMNS", "LINES"];
+    names.contains(&name) || ["LC_", "RUST_", "XBR_", "PROPTEST_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The lines of the virtual machine's console.
 fn console(scratch: &Path) -> Vec<String> {
     let bytes = fs::read(scratch.join("console")).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    text.lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect()
+    text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// The end of the console, for messages.
@@ -347,22 +286,12 @@ fn tail(console: &[String]) -> String {
     if console.is_empty() {
         return "; its console is empty".to_owned();
     }
-    format!(
-        "; the end of its console:\n  {}",
-        console[console.len().saturating_sub(60)..].join("\n  ")
-    )
+    format!("; the end of its console:\n  {}", console[console.len().saturating_sub(60)..].join("\n  "))
 }
 
 /// Lines of the console that tell of a bug in the kernel, or of one that we caused. Stalls are none: emulation is slow.
 fn complaints(console: &[String]) -> Vec<String> {
-    const SIGNS: [&str; 6] = [
-        "WARNING: CPU",
-        "BUG: ",
-        "Oops",
-        "UBSAN",
-        "refcount_t",
-        "unregister_netdevice: waiting",
-    ];
+    const SIGNS: [&str; 6] = ["WARNING: CPU", "BUG: ", "Oops", "UBSAN", "refcount_t", "unregister_netdevice: waiting"];
     let bug = |line: &&String| SIGNS.iter().any(|sign| line.contains(sign)) && !line.contains("soft lockup");
     console.iter().filter(bug).cloned().collect()
 }
@@ -373,21 +302,8 @@ fn kvm_works() -> bool {
         return false;
     }
     let mut qemu = proc::command("qemu-system-x86_64");
-    qemu.args([
-        "-accel",
-        "kvm",
-        "-cpu",
-        "max",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-S",
-    ]);
-    qemu.args(["-monitor", "stdio"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    qemu.args(["-accel", "kvm", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none", "-S"]);
+    qemu.args(["-monitor", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let Ok(mut child) = qemu.spawn() else { return false };
     let asked = child.stdin.take().map(|mut stdin| stdin.write_all(b"quit\n"));
     let ended = child.wait();

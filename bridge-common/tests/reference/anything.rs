@@ -15,43 +15,23 @@ use super::{dice::Dice, tables::MemoryTables};
 /// Slots in use are 0 to 3; entries name one more.
 const SLOTS: u16 = 4;
 /// Stations first, then two multicast addresses and zero.
-const MACS: [[u8; 6]; 6] = [
-    [2, 0, 0, 0, 0, 1],
-    [2, 0, 0, 0, 0, 2],
-    [2, 0, 0, 0, 0, 3],
-    [3, 0, 0, 0, 0, 1],
-    [0xff; 6],
-    [0; 6],
-];
+const MACS: [[u8; 6]; 6] =
+    [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3], [3, 0, 0, 0, 0, 1], [0xff; 6], [0; 6]];
 const VIDS: [u16; 3] = [10, 1, 0];
 const FID_BASES: [u16; 2] = [0, 4096];
 
 /// Tables, and frames with the slot that they come in at.
 pub(crate) fn any_tables(frames: usize) -> impl Strategy<Value = (MemoryTables, Vec<(u16, Frame)>)> {
-    (
-        any::<bool>(),
-        vec(any::<u64>(), usize::from(SLOTS)),
-        vec(any::<u128>(), 4),
-        vec(any::<u64>(), frames),
-    )
-        .prop_map(|(aware, ports, entries, frames)| {
+    (any::<bool>(), vec(any::<u64>(), usize::from(SLOTS)), vec(any::<u128>(), 4), vec(any::<u64>(), frames)).prop_map(
+        |(aware, ports, entries, frames)| {
             let ports = (0..)
                 .zip(ports)
                 .map(|(slot, number)| (slot, port(&mut Dice::new(number.into()), slot, aware)))
                 .collect();
-            let tables = MemoryTables {
-                ports,
-                fdb: fdb(&entries),
-                now: 1,
-            };
-            (
-                tables,
-                frames
-                    .into_iter()
-                    .map(|number| frame(&mut Dice::new(number.into())))
-                    .collect(),
-            )
-        })
+            let tables = MemoryTables { ports, fdb: fdb(&entries), now: 1 };
+            (tables, frames.into_iter().map(|number| frame(&mut Dice::new(number.into()))).collect())
+        },
+    )
 }
 
 fn port(dice: &mut Dice, slot: u16, aware: bool) -> Port {
@@ -102,14 +82,7 @@ fn fdb(numbers: &[u128]) -> HashMap<(u16, u16, Mac), Entry> {
                 };
                 if !dice.one_in(8) {
                     let refresh_at = 2 - u64::from(dice.roll(2));
-                    fdb.insert(
-                        (base + vid, vid, Mac::new(mac)),
-                        Entry {
-                            slot,
-                            flags: rare,
-                            refresh_at,
-                        },
-                    );
+                    fdb.insert((base + vid, vid, Mac::new(mac)), Entry { slot, flags: rare, refresh_at });
                 }
             }
         }
@@ -119,11 +92,7 @@ fn fdb(numbers: &[u128]) -> HashMap<(u16, u16, Mac), Entry> {
 
 fn frame(dice: &mut Dice) -> (u16, Frame) {
     let mac = |dice: &mut Dice| {
-        let index = if dice.one_in(10) {
-            3 + dice.roll(3)
-        } else {
-            dice.roll(3)
-        };
+        let index = if dice.one_in(10) { 3 + dice.roll(3) } else { dice.roll(3) };
         Mac::new(MACS[usize::from(index)])
     };
     let ingress = dice.roll(SLOTS);
@@ -131,10 +100,7 @@ fn frame(dice: &mut Dice) -> (u16, Frame) {
     let tag = dice.one_in(2).then(|| {
         let tpid = dice.pick(&[0x8100u16, 0x8100, 0x8100, 0x8100, 0x88a8]);
         let vid = dice.pick(&[10u16, 10, 1, 1, 0, 0, 11]);
-        Tag {
-            tpid,
-            tci: dice.roll(16) << 12 | vid,
-        }
+        Tag { tpid, tci: dice.roll(16) << 12 | vid }
     });
     let frame = Frame {
         dst,

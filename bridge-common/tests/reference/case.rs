@@ -30,21 +30,10 @@ impl<'a> Case<'a> {
         let in_port = arrival.port;
         let in_slot = scenario.numbers.first_slot + u16::try_from(in_port).expect("few ports");
         let parsed = Frame::parse(&arrival.bytes).expect("whole frames only");
-        let frame = Frame {
-            gso: arrival.gso,
-            ..parsed
-        };
+        let frame = Frame { gso: arrival.gso, ..parsed };
         let expected = scenario.bridge.receive(in_port, &arrival.bytes, arrival.gso);
         let decided = decide(tables, in_slot, &frame);
-        Self {
-            scenario,
-            tables,
-            in_port,
-            in_slot,
-            frame,
-            expected,
-            decided,
-        }
+        Self { scenario, tables, in_port, in_slot, frame, expected, decided }
     }
 
     /// The bridge would do no more than send the frame out of one other port.
@@ -66,10 +55,7 @@ impl<'a> Case<'a> {
             let vid = self.decided.vid;
             self.tables.fdb.get(&(numbers.fid_base + vid, vid, mac))
         };
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "a new reason is no excuse until it is listed here"
-        )]
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a new reason is no excuse until it is listed here")]
         match reason {
             // The bridge would push a second tag.
             Reason::TagProtocol => bridge.vlan_filtering && frame.tag.is_some_and(|tag| tag.tpid != bridge.vlan_proto),

@@ -132,20 +132,10 @@ impl Bridge {
             fdb: FdbChange::None,
         };
         if self.ports[in_port].up && bytes.len() >= ETH_HLEN {
-            let skb = Skb {
-                tag: None,
-                bytes: bytes.to_vec(),
-                gso,
-                vlan_filtered: false,
-                src_port_isolated: false,
-                in_port,
-            };
+            let skb =
+                Skb { tag: None, bytes: bytes.to_vec(), gso, vlan_filtered: false, src_port_isolated: false, in_port };
             // __netif_receive_skb_core
-            let skb = if is_tag_protocol(skb.protocol()) {
-                skb.untag()
-            } else {
-                Some(skb)
-            };
+            let skb = if is_tag_protocol(skb.protocol()) { skb.untag() } else { Some(skb) };
             if let Some(skb) = skb {
                 self.handle_frame(skb, &mut outcome);
             }
@@ -213,11 +203,7 @@ impl Bridge {
             return;
         }
         skb.src_port_isolated = port.isolated;
-        let dst = if multicast {
-            None
-        } else {
-            self.fdb.get(&(skb.dest(), vid))
-        };
+        let dst = if multicast { None } else { self.fdb.get(&(skb.dest(), vid)) };
         match dst {
             Some(entry) => {
                 outcome.known = true;
@@ -257,11 +243,7 @@ impl Bridge {
         if vid == 0 {
             // br_get_pvid
             vid = port.pvid?;
-            let tci = if tagged {
-                skb.tag.map_or(0, |(_, tci)| tci) | vid
-            } else {
-                vid
-            };
+            let tci = if tagged { skb.tag.map_or(0, |(_, tci)| tci) | vid } else { vid };
             skb.tag = Some((self.vlan_proto, tci));
         }
         let vlan = port.vlan(vid)?;
@@ -331,10 +313,6 @@ impl Bridge {
             return;
         }
         skb.insert_tag();
-        outcome.deliveries.push(Delivery {
-            port: to,
-            bytes: skb.bytes,
-            tunnel,
-        });
+        outcome.deliveries.push(Delivery { port: to, bytes: skb.bytes, tunnel });
     }
 }

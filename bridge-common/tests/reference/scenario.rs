@@ -55,17 +55,13 @@ pub(crate) struct Arrival {
 
 /// Any bridge of two to six ports, and frames for it.
 pub(crate) fn scenario(frames: usize) -> impl Strategy<Value = (Scenario, Vec<Arrival>)> {
-    (
-        any::<u64>(),
-        vec(any::<u128>(), 2..=6),
-        vec(any::<u64>(), 4..=16),
-        vec(any::<u128>(), frames),
-    )
-        .prop_map(|(options, ports, entries, frames)| {
+    (any::<u64>(), vec(any::<u128>(), 2..=6), vec(any::<u64>(), 4..=16), vec(any::<u128>(), frames)).prop_map(
+        |(options, ports, entries, frames)| {
             let scenario = Scenario::draw(u128::from(options), &ports, &entries);
             let arrivals = frames.into_iter().map(|number| scenario.arrival(number)).collect();
             (scenario, arrivals)
-        })
+        },
+    )
 }
 
 fn state(dice: &mut Dice, sides: u16) -> State {
@@ -80,31 +76,19 @@ fn port(number: u128, index: usize, count: usize) -> Port {
     let dice = &mut Dice::new(number);
     let (up, carrier) = (!dice.one_in(50), !dice.one_in(50));
     // br_port_carrier_check, br_stp_disable_port
-    let state = if up && carrier {
-        state(dice, 25)
-    } else {
-        State::Disabled
-    };
+    let state = if up && carrier { state(dice, 25) } else { State::Disabled };
     let mut vlans = Vec::new();
     for vid in VIDS {
         // Member and tagged, member and untagged, or no member.
         let kind = dice.roll(5);
-        let vlan = Vlan {
-            vid,
-            state: self::state(dice, 30),
-            untagged: kind > 1,
-            tunnel: dice.one_in(2),
-        };
+        let vlan = Vlan { vid, state: self::state(dice, 30), untagged: kind > 1, tunnel: dice.one_in(2) };
         if kind < 4 {
             vlans.push(vlan);
         }
     }
     // One more than there are VLANs: no PVID.
     let pvid = usize::from(dice.roll(5)).min(vlans.len());
-    let backup = dice
-        .one_in(20)
-        .then(|| usize::from(dice.roll(6)) % count)
-        .filter(|backup| *backup != index);
+    let backup = dice.one_in(20).then(|| usize::from(dice.roll(6)) % count).filter(|backup| *backup != index);
     Port {
         state,
         up,
@@ -146,11 +130,7 @@ impl Scenario {
             let dice = &mut Dice::new(u128::from(*number));
             let address = dice.pick(&STATIONS);
             // Now and then an entry of the other mode, left there when filtering was toggled.
-            let vid = if vlan_filtering == dice.one_in(10) {
-                0
-            } else {
-                dice.pick(&VIDS)
-            };
+            let vid = if vlan_filtering == dice.one_in(10) { 0 } else { dice.pick(&VIDS) };
             fdb.insert((address, vid), entry(dice, u16::try_from(count).expect("few ports")));
             refresh_at.push(u64::from(dice.pick(&[2u16, 2, 2, 1, 0])));
         }
@@ -161,11 +141,7 @@ impl Scenario {
             promisc: dice.one_in(30),
             mst: dice.one_in(30),
             stp: dice.one_in(3),
-            ports: ports
-                .iter()
-                .enumerate()
-                .map(|(index, number)| port(*number, index, count))
-                .collect(),
+            ports: ports.iter().enumerate().map(|(index, number)| port(*number, index, count)).collect(),
             fdb,
         };
         let numbers = Numbers {
@@ -174,11 +150,7 @@ impl Scenario {
             refresh_interval: u64::from(dice.pick(&[10u16, 10, 10, 0])),
             now: 1,
         };
-        Self {
-            bridge,
-            numbers,
-            refresh_at,
-        }
+        Self { bridge, numbers, refresh_at }
     }
 
     /// A frame of at least 14 bytes, 20 with a tag, and up to a little over the larger of the small MTUs.
@@ -203,23 +175,13 @@ impl Scenario {
             port = usize::from(dice.roll(6)) % bridge.ports.len();
         }
         if dice.one_in(8) {
-            src = if dice.one_in(3) {
-                dice.pick(&SPECIAL)
-            } else {
-                dice.pick(&STATIONS)
-            };
+            src = if dice.one_in(3) { dice.pick(&SPECIAL) } else { dice.pick(&STATIONS) };
         }
         if dice.one_in(8) {
-            dst = if dice.one_in(2) {
-                dice.pick(&SPECIAL)
-            } else {
-                dice.pick(&STATIONS)
-            };
+            dst = if dice.one_in(2) { dice.pick(&SPECIAL) } else { dice.pick(&STATIONS) };
         }
         if dice.one_in(6) {
-            tag = dice
-                .one_in(4)
-                .then(|| (dice.pick(&[0x8100, 0x88a8]), dice.pick(&[0, 1, 63, 64, 4094, 4095, 2])));
+            tag = dice.one_in(4).then(|| (dice.pick(&[0x8100, 0x88a8]), dice.pick(&[0, 1, 63, 64, 4094, 4095, 2])));
         }
         let mut bytes = [dst, src].concat();
         if let Some((tpid, vid)) = tag {
@@ -253,10 +215,6 @@ impl Scenario {
         if l3 > 14 || matches!(ethertype, 0x8100 | 0x88a8) {
             bytes.resize(bytes.len().max(20), 0);
         }
-        Arrival {
-            port,
-            bytes,
-            gso: dice.one_in(8),
-        }
+        Arrival { port, bytes, gso: dice.one_in(8) }
     }
 }

@@ -55,12 +55,7 @@ pub(crate) fn tables_of(bridge: &Bridge, numbers: Numbers, refresh_at: &[u64]) -
         .ports
         .iter()
         .enumerate()
-        .map(|(index, port)| {
-            (
-                slot(index),
-                port_of(bridge, port, 100 + u32::from(slot(index)), numbers),
-            )
-        })
+        .map(|(index, port)| (slot(index), port_of(bridge, port, 100 + u32::from(slot(index)), numbers)))
         .collect();
     let fdb = bridge
         .fdb
@@ -78,19 +73,11 @@ pub(crate) fn tables_of(bridge: &Bridge, numbers: Numbers, refresh_at: &[u64]) -
             ] {
                 flags |= if on { flag } else { 0 };
             }
-            let value = Entry {
-                slot: entry.port.map_or(0, slot),
-                flags,
-                refresh_at: *refresh_at,
-            };
+            let value = Entry { slot: entry.port.map_or(0, slot), flags, refresh_at: *refresh_at };
             ((numbers.fid_base + vid, *vid, Mac::new(*address)), value)
         })
         .collect();
-    MemoryTables {
-        ports,
-        fdb,
-        now: numbers.now,
-    }
+    MemoryTables { ports, fdb, now: numbers.now }
 }
 
 fn port_of(bridge: &Bridge, port: &KernelPort, ifindex: u32, numbers: Numbers) -> Port {

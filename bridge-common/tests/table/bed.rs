@@ -63,10 +63,7 @@ impl Bed {
             ..Port::EMPTY
         };
         let ports = [HERE, THERE, ELSEWHERE].map(|slot| (slot, port(slot)));
-        Self {
-            ports: ports.into(),
-            fdb: BTreeMap::new(),
-        }
+        Self { ports: ports.into(), fdb: BTreeMap::new() }
     }
 
     /// A VLAN-unaware bridge.
@@ -129,23 +126,13 @@ impl Bed {
     /// Puts a plain dynamic entry into the FDB.
     pub(crate) fn station(&mut self, vid: u16, mac: Mac, slot: u16) {
         let fid = self.ports[&HERE].fid_base + vid;
-        self.fdb.insert(
-            (fid, vid, mac),
-            Entry {
-                slot,
-                flags: 0,
-                refresh_at: NOW + 1,
-            },
-        );
+        self.fdb.insert((fid, vid, mac), Entry { slot, flags: 0, refresh_at: NOW + 1 });
     }
 
     /// Changes the entries of `mac` in every VLAN.
     pub(crate) fn entry(self, mac: Mac, change: impl Fn(&mut Entry)) -> Self {
         self.with(|bed| {
-            bed.fdb
-                .iter_mut()
-                .filter(|((_, _, key), _)| *key == mac)
-                .for_each(|(_, entry)| change(entry));
+            bed.fdb.iter_mut().filter(|((_, _, key), _)| *key == mac).for_each(|(_, entry)| change(entry));
         })
     }
 
@@ -156,33 +143,17 @@ impl Bed {
 }
 
 /// A plain frame from the sender to the target.
-pub(crate) const FRAME: Frame = Frame {
-    dst: TARGET,
-    src: SENDER,
-    tag: None,
-    ethertype: ETH_P_IP,
-    len: 64,
-    gso: false,
-    neighbour_discovery: false,
-};
+pub(crate) const FRAME: Frame =
+    Frame { dst: TARGET, src: SENDER, tag: None, ethertype: ETH_P_IP, len: 64, gso: false, neighbour_discovery: false };
 
 /// [`FRAME`] with an 802.1Q tag.
 pub(crate) const fn tagged(tci: u16) -> Frame {
-    Frame {
-        tag: Some(Tag { tpid: ETH_P_8021Q, tci }),
-        ..FRAME
-    }
+    Frame { tag: Some(Tag { tpid: ETH_P_8021Q, tci }), ..FRAME }
 }
 
 /// [`FRAME`] with an 802.1ad tag.
 pub(crate) const fn tagged_ad(tci: u16) -> Frame {
-    Frame {
-        tag: Some(Tag {
-            tpid: ETH_P_8021AD,
-            tci,
-        }),
-        ..FRAME
-    }
+    Frame { tag: Some(Tag { tpid: ETH_P_8021AD, tci }), ..FRAME }
 }
 
 /// What a case asks for.
@@ -205,13 +176,7 @@ pub(crate) struct Case {
 
 /// A row.
 pub(crate) fn case(name: &'static str, bed: Bed, frame: Frame, vid: Option<u16>, want: Want) -> Case {
-    Case {
-        name,
-        bed,
-        frame,
-        want,
-        vid,
-    }
+    Case { name, bed, frame, want, vid }
 }
 
 /// A row that is slow for `reason`.
@@ -228,32 +193,16 @@ pub(crate) fn fast(name: &'static str, bed: Bed, frame: Frame, vid: u16, edit: E
 #[track_caller]
 pub(crate) fn check(cases: &[Case]) {
     let mut failures = Vec::new();
-    for Case {
-        name,
-        bed,
-        frame,
-        want,
-        vid,
-    } in cases
-    {
+    for Case { name, bed, frame, want, vid } in cases {
         let verdict = match *want {
             Want::Slow(reason) => Verdict::Pass(reason),
             Want::Fast(edit) => {
                 let out = &bed.ports[&THERE];
-                Verdict::Forward {
-                    slot: THERE,
-                    ifindex: out.ifindex,
-                    flags: out.flags,
-                    edit,
-                }
+                Verdict::Forward { slot: THERE, ifindex: out.ifindex, flags: out.flags, edit }
             }
         };
         let fid = vid.map(|vid| bed.ports[&HERE].fid_base + vid);
-        let want = Decision {
-            verdict,
-            fid,
-            vid: vid.unwrap_or(0),
-        };
+        let want = Decision { verdict, fid, vid: vid.unwrap_or(0) };
         let got = decide(bed, HERE, frame);
         if got != want {
             failures.push(format!("{name}:\n  want {want:?}\n   got {got:?}"));

@@ -31,20 +31,8 @@ fn unaware_bridges_look_at_no_tag() {
 #[test]
 fn tag_of_the_other_protocol() {
     check(&[
-        slow(
-            "802.1ad on 802.1Q",
-            Bed::aware(),
-            tagged_ad(TAGGED),
-            None,
-            Reason::TagProtocol,
-        ),
-        slow(
-            "802.1Q on 802.1ad",
-            Bed::aware_ad(),
-            tagged(TAGGED),
-            None,
-            Reason::TagProtocol,
-        ),
+        slow("802.1ad on 802.1Q", Bed::aware(), tagged_ad(TAGGED), None, Reason::TagProtocol),
+        slow("802.1Q on 802.1ad", Bed::aware_ad(), tagged(TAGGED), None, Reason::TagProtocol),
         // The kernel pushes a second tag with the PVID, or drops the frame where there is none.
         slow("priority tag", Bed::aware(), tagged_ad(0), None, Reason::TagProtocol),
         slow(
@@ -54,13 +42,7 @@ fn tag_of_the_other_protocol() {
             None,
             Reason::TagProtocol,
         ),
-        fast(
-            "802.1ad on 802.1ad",
-            Bed::aware_ad(),
-            tagged_ad(TAGGED),
-            TAGGED,
-            Edit::Keep,
-        ),
+        fast("802.1ad on 802.1ad", Bed::aware_ad(), tagged_ad(TAGGED), TAGGED, Edit::Keep),
         fast(
             "the egress port's protocol is no matter",
             Bed::aware().with(|bed| bed.port_mut(THERE).tpid = 0x88a8),
@@ -79,30 +61,9 @@ fn pvid() {
         slow("none, untagged", pvid(0), FRAME, None, Reason::NoPvid),
         slow("none, priority-tagged", pvid(0), tagged(0xe000), None, Reason::NoPvid),
         fast("none, tagged", pvid(0), tagged(TAGGED), TAGGED, Edit::Keep),
-        slow(
-            "no VLAN of the port, untagged",
-            pvid(30),
-            FRAME,
-            None,
-            Reason::IngressVlan,
-        ),
-        slow(
-            "no VLAN of the port, priority-tagged",
-            pvid(30),
-            tagged(0),
-            None,
-            Reason::IngressVlan,
-        ),
-        fast(
-            "another one, untagged",
-            pvid(TAGGED),
-            FRAME,
-            TAGGED,
-            Edit::Push(Tag {
-                tpid: 0x8100,
-                tci: TAGGED,
-            }),
-        ),
+        slow("no VLAN of the port, untagged", pvid(30), FRAME, None, Reason::IngressVlan),
+        slow("no VLAN of the port, priority-tagged", pvid(30), tagged(0), None, Reason::IngressVlan),
+        fast("another one, untagged", pvid(TAGGED), FRAME, TAGGED, Edit::Push(Tag { tpid: 0x8100, tci: TAGGED })),
         // Only 12 bits of the table's field are a VLAN id; the rest must not leak into the tag's priority.
         slow("no VLAN id in the field", pvid(0x1000), FRAME, None, Reason::NoPvid),
         fast(
@@ -110,10 +71,7 @@ fn pvid() {
             pvid(0xf000 | TAGGED),
             FRAME,
             TAGGED,
-            Edit::Push(Tag {
-                tpid: 0x8100,
-                tci: TAGGED,
-            }),
+            Edit::Push(Tag { tpid: 0x8100, tci: TAGGED }),
         ),
         fast("the tag wins", pvid(TAGGED), tagged(PVID), PVID, Edit::Pop),
     ]);
@@ -124,60 +82,22 @@ fn membership_of_the_ingress_port() {
     let leave = |vid| Bed::aware().with(|bed| set_bit(&mut bed.port_mut(HERE).member, vid, false));
     check(&[
         // Trap 30: refused, not mapped to the PVID.
-        slow(
-            "tag of a VLAN that the port is not in",
-            Bed::aware(),
-            tagged(30),
-            None,
-            Reason::IngressVlan,
-        ),
-        slow(
-            "tag of the reserved VLAN",
-            Bed::aware(),
-            tagged(0x0fff),
-            None,
-            Reason::IngressVlan,
-        ),
+        slow("tag of a VLAN that the port is not in", Bed::aware(), tagged(30), None, Reason::IngressVlan),
+        slow("tag of the reserved VLAN", Bed::aware(), tagged(0x0fff), None, Reason::IngressVlan),
         // Trap 28: a VLAN that does not forward here has no bit.
-        slow(
-            "left the tag's VLAN",
-            leave(TAGGED),
-            tagged(TAGGED),
-            None,
-            Reason::IngressVlan,
-        ),
+        slow("left the tag's VLAN", leave(TAGGED), tagged(TAGGED), None, Reason::IngressVlan),
         slow("left the PVID's VLAN", leave(PVID), FRAME, None, Reason::IngressVlan),
-        slow(
-            "left the PVID's VLAN, tagged with it",
-            leave(PVID),
-            tagged(PVID),
-            None,
-            Reason::IngressVlan,
-        ),
+        slow("left the PVID's VLAN, tagged with it", leave(PVID), tagged(PVID), None, Reason::IngressVlan),
         fast("left another VLAN", leave(PVID), tagged(TAGGED), TAGGED, Edit::Keep),
-        fast(
-            "priority and DEI are no part of the VLAN",
-            Bed::aware(),
-            tagged(0xf000 | TAGGED),
-            TAGGED,
-            Edit::Keep,
-        ),
-        slow(
-            "a bit beyond the VLAN id counts for nothing",
-            Bed::aware(),
-            tagged(0x101e),
-            None,
-            Reason::IngressVlan,
-        ),
+        fast("priority and DEI are no part of the VLAN", Bed::aware(), tagged(0xf000 | TAGGED), TAGGED, Edit::Keep),
+        slow("a bit beyond the VLAN id counts for nothing", Bed::aware(), tagged(0x101e), None, Reason::IngressVlan),
     ]);
 }
 
 /// Every VLAN id has a bit of its own, on both sides, also at the words' edges.
 #[test]
 fn every_vlan_is_apart_from_its_neighbours() {
-    for vid in [
-        1u16, 2, 31, 32, 62, 63, 64, 65, 127, 128, 2047, 2048, 4031, 4032, 4093, 4094,
-    ] {
+    for vid in [1u16, 2, 31, 32, 62, 63, 64, 65, 127, 128, 2047, 2048, 4031, 4032, 4093, 4094] {
         let alone = |slots: &[u16]| {
             Bed::aware().with(|bed| {
                 for port in bed.ports.values_mut() {
@@ -199,13 +119,7 @@ fn every_vlan_is_apart_from_its_neighbours() {
         for near in [vid - 1, vid + 1] {
             if (1..=4094).contains(&near) {
                 cases.push(slow("ingress", alone(&[HERE]), tagged(near), None, Reason::IngressVlan));
-                cases.push(slow(
-                    "egress",
-                    alone(&[THERE]),
-                    tagged(near),
-                    Some(near),
-                    Reason::EgressVlan,
-                ));
+                cases.push(slow("egress", alone(&[THERE]), tagged(near), Some(near), Reason::EgressVlan));
                 let untagged = |bed: Bed| bed.with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, vid, true));
                 cases.push(fast("untagged", untagged(alone(&[])), tagged(vid), vid, Edit::Pop));
                 cases.push(fast("tagged", untagged(alone(&[])), tagged(near), near, Edit::Keep));
@@ -227,13 +141,7 @@ fn learning_is_independent() {
             Some(TAGGED),
             Reason::DestinationUnknown,
         ),
-        slow(
-            "source known in another VLAN",
-            only(SENDER, PVID),
-            tagged(TAGGED),
-            Some(TAGGED),
-            Reason::SourceUnknown,
-        ),
+        slow("source known in another VLAN", only(SENDER, PVID), tagged(TAGGED), Some(TAGGED), Reason::SourceUnknown),
         fast("known in this VLAN only", only(TARGET, PVID), FRAME, PVID, Edit::Keep),
         fast(
             "behind another port in another VLAN",
@@ -254,11 +162,7 @@ fn learning_is_independent() {
             "unaware, entries in VLANs",
             Bed::unaware().with(|bed| {
                 let base = bed.ports[&HERE].fid_base;
-                bed.fdb = bed
-                    .fdb
-                    .iter()
-                    .map(|((_, _, mac), entry)| ((base + PVID, PVID, *mac), *entry))
-                    .collect();
+                bed.fdb = bed.fdb.iter().map(|((_, _, mac), entry)| ((base + PVID, PVID, *mac), *entry)).collect();
             }),
             tagged(PVID),
             Some(0),
@@ -267,11 +171,7 @@ fn learning_is_independent() {
         slow(
             "aware, entries without VLAN",
             Bed::aware().with(|bed| {
-                bed.fdb = bed
-                    .fdb
-                    .iter()
-                    .map(|((_, _, mac), entry)| ((AWARE_FID, 0, *mac), *entry))
-                    .collect();
+                bed.fdb = bed.fdb.iter().map(|((_, _, mac), entry)| ((AWARE_FID, 0, *mac), *entry)).collect();
             }),
             FRAME,
             Some(PVID),
@@ -303,15 +203,6 @@ fn last_fid() {
             4094,
             Edit::Keep,
         ),
-        slow(
-            "control protocol",
-            bed(),
-            Frame {
-                ethertype: 0x0806,
-                ..tagged(4094)
-            },
-            None,
-            Reason::ControlProtocol,
-        ),
+        slow("control protocol", bed(), Frame { ethertype: 0x0806, ..tagged(4094) }, None, Reason::ControlProtocol),
     ]);
 }

@@ -17,13 +17,7 @@ fn destination() {
     let with_flags = |flags| Bed::unaware().entry(TARGET, |entry| entry.flags = flags);
     let lost = |bed: Bed| bed.without(THERE);
     check(&[
-        slow(
-            "unknown",
-            Bed::unaware().forget(TARGET),
-            FRAME,
-            NO_VLAN,
-            Reason::DestinationUnknown,
-        ),
+        slow("unknown", Bed::unaware().forget(TARGET), FRAME, NO_VLAN, Reason::DestinationUnknown),
         // Trap 2.
         slow(
             "a local address, the bridge's own",
@@ -46,13 +40,7 @@ fn destination() {
             NO_VLAN,
             Reason::Local,
         ),
-        slow(
-            "an entry left to the bridge",
-            with_flags(fdb_flags::OPAQUE),
-            FRAME,
-            NO_VLAN,
-            Reason::DestinationFeature,
-        ),
+        slow("an entry left to the bridge", with_flags(fdb_flags::OPAQUE), FRAME, NO_VLAN, Reason::DestinationFeature),
         fast("a static entry", with_flags(fdb_flags::STATIC), FRAME, 0, Edit::Keep),
         fast("a sticky entry", with_flags(fdb_flags::STICKY), FRAME, 0, Edit::Keep),
         // Trap 36: only the source is refreshed.
@@ -71,13 +59,7 @@ fn destination() {
             NO_VLAN,
             Reason::SamePort,
         ),
-        slow(
-            "to itself",
-            Bed::unaware(),
-            Frame { dst: SENDER, ..FRAME },
-            NO_VLAN,
-            Reason::SamePort,
-        ),
+        slow("to itself", Bed::unaware(), Frame { dst: SENDER, ..FRAME }, NO_VLAN, Reason::SamePort),
         slow(
             "slot 0 is no port",
             Bed::unaware().entry(TARGET, |entry| entry.slot = 0),
@@ -85,20 +67,8 @@ fn destination() {
             NO_VLAN,
             Reason::Inconsistent,
         ),
-        slow(
-            "in a slot without a port",
-            lost(Bed::unaware()),
-            FRAME,
-            NO_VLAN,
-            Reason::Inconsistent,
-        ),
-        slow(
-            "in a slot without a port, aware",
-            lost(Bed::aware()),
-            FRAME,
-            Some(PVID),
-            Reason::Inconsistent,
-        ),
+        slow("in a slot without a port", lost(Bed::unaware()), FRAME, NO_VLAN, Reason::Inconsistent),
+        slow("in a slot without a port, aware", lost(Bed::aware()), FRAME, Some(PVID), Reason::Inconsistent),
     ]);
 }
 
@@ -108,18 +78,10 @@ fn egress_port() {
     let sized = |len, gso| Frame { len, gso, ..FRAME };
     check(&[
         // Traps 28 and 29: the states of both ports count.
-        slow(
-            "does not forward",
-            Bed::unaware().unflag(THERE, port_flags::EGRESS),
-            FRAME,
-            NO_VLAN,
-            Reason::EgressPort,
-        ),
+        slow("does not forward", Bed::unaware().unflag(THERE, port_flags::EGRESS), FRAME, NO_VLAN, Reason::EgressPort),
         slow(
             "takes frames from the XDP program only",
-            Bed::unaware()
-                .unflag(THERE, port_flags::EGRESS)
-                .flag(THERE, port_flags::EGRESS_XDP),
+            Bed::unaware().unflag(THERE, port_flags::EGRESS).flag(THERE, port_flags::EGRESS_XDP),
             FRAME,
             NO_VLAN,
             Reason::EgressPort,
@@ -146,35 +108,11 @@ fn egress_port() {
             Some(PVID),
             Reason::Isolated,
         ),
-        fast(
-            "only the ingress port isolated",
-            Bed::unaware().flag(HERE, isolated),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        fast(
-            "only the egress port isolated",
-            Bed::unaware().flag(THERE, isolated),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        fast(
-            "as large as the MTU allows",
-            Bed::unaware(),
-            sized(1518, false),
-            0,
-            Edit::Keep,
-        ),
+        fast("only the ingress port isolated", Bed::unaware().flag(HERE, isolated), FRAME, 0, Edit::Keep),
+        fast("only the egress port isolated", Bed::unaware().flag(THERE, isolated), FRAME, 0, Edit::Keep),
+        fast("as large as the MTU allows", Bed::unaware(), sized(1518, false), 0, Edit::Keep),
         slow("a byte more", Bed::unaware(), sized(1519, false), NO_VLAN, Reason::Mtu),
-        fast(
-            "a super-frame is cut later",
-            Bed::unaware(),
-            sized(65_000, true),
-            0,
-            Edit::Keep,
-        ),
+        fast("a super-frame is cut later", Bed::unaware(), sized(65_000, true), 0, Edit::Keep),
         fast(
             "the ingress port's MTU is no matter",
             Bed::unaware().with(|bed| bed.port_mut(HERE).max_len = 64),
@@ -183,16 +121,7 @@ fn egress_port() {
             Edit::Keep,
         ),
         // skb->len counts no tag, neither the one that comes off nor the one that is put on.
-        fast(
-            "with a tag beside it",
-            Bed::aware(),
-            Frame {
-                len: 1518,
-                ..tagged(TAGGED)
-            },
-            TAGGED,
-            Edit::Keep,
-        ),
+        fast("with a tag beside it", Bed::aware(), Frame { len: 1518, ..tagged(TAGGED) }, TAGGED, Edit::Keep),
     ]);
 }
 
@@ -208,13 +137,7 @@ fn another_bridge() {
             NO_VLAN,
             Reason::Inconsistent,
         ),
-        slow(
-            "unaware to aware",
-            Bed::unaware().flag(THERE, aware),
-            FRAME,
-            NO_VLAN,
-            Reason::Inconsistent,
-        ),
+        slow("unaware to aware", Bed::unaware().flag(THERE, aware), FRAME, NO_VLAN, Reason::Inconsistent),
         slow(
             "aware to aware",
             Bed::aware().with(|b| b.port_mut(THERE).fid_base += 4096),
@@ -222,30 +145,18 @@ fn another_bridge() {
             Some(PVID),
             Reason::Inconsistent,
         ),
-        slow(
-            "aware to unaware",
-            Bed::aware().unflag(THERE, aware),
-            FRAME,
-            Some(PVID),
-            Reason::Inconsistent,
-        ),
+        slow("aware to unaware", Bed::aware().unflag(THERE, aware), FRAME, Some(PVID), Reason::Inconsistent),
         slow(
             "unaware to aware, at the same fid",
-            Bed::unaware().with(|bed| {
-                *bed.port_mut(THERE) = Port {
-                    fid_base: UNAWARE_FID,
-                    ..Bed::aware().ports[&THERE]
-                }
-            }),
+            Bed::unaware()
+                .with(|bed| *bed.port_mut(THERE) = Port { fid_base: UNAWARE_FID, ..Bed::aware().ports[&THERE] }),
             FRAME,
             NO_VLAN,
             Reason::Inconsistent,
         ),
         slow(
             "aware to unaware, at the same fid",
-            Bed::aware()
-                .unflag(THERE, aware)
-                .with(|bed| bed.port_mut(THERE).fid_base += PVID),
+            Bed::aware().unflag(THERE, aware).with(|bed| bed.port_mut(THERE).fid_base += PVID),
             FRAME,
             Some(PVID),
             Reason::Inconsistent,
@@ -258,20 +169,8 @@ fn egress_vlan() {
     let leave = |vid| Bed::aware().with(|bed| set_bit(&mut bed.port_mut(THERE).member, vid, false));
     check(&[
         // Trap 34.
-        slow(
-            "no member of the PVID's VLAN",
-            leave(PVID),
-            FRAME,
-            Some(PVID),
-            Reason::EgressVlan,
-        ),
-        slow(
-            "no member of the tag's VLAN",
-            leave(TAGGED),
-            tagged(TAGGED),
-            Some(TAGGED),
-            Reason::EgressVlan,
-        ),
+        slow("no member of the PVID's VLAN", leave(PVID), FRAME, Some(PVID), Reason::EgressVlan),
+        slow("no member of the tag's VLAN", leave(TAGGED), tagged(TAGGED), Some(TAGGED), Reason::EgressVlan),
         fast("no member of another VLAN", leave(TAGGED), FRAME, PVID, Edit::Keep),
         fast(
             "the egress port's PVID is no matter",

@@ -25,50 +25,14 @@ fn known(flags: u16, slot: u16) -> Bed {
 #[test]
 fn on_a_learning_port() {
     check(&[
-        slow(
-            "unknown",
-            Bed::unaware().forget(SENDER),
-            FRAME,
-            SLOT_0,
-            Reason::SourceUnknown,
-        ),
-        slow(
-            "unknown, aware",
-            Bed::aware().forget(SENDER),
-            FRAME,
-            Some(PVID),
-            Reason::SourceUnknown,
-        ),
+        slow("unknown", Bed::unaware().forget(SENDER), FRAME, SLOT_0, Reason::SourceUnknown),
+        slow("unknown, aware", Bed::aware().forget(SENDER), FRAME, Some(PVID), Reason::SourceUnknown),
         // Trap 38: seen at another port, it moves.
-        slow(
-            "behind another port",
-            known(0, ELSEWHERE),
-            FRAME,
-            SLOT_0,
-            Reason::SourceMoved,
-        ),
-        slow(
-            "behind the egress port",
-            known(0, THERE),
-            FRAME,
-            SLOT_0,
-            Reason::SourceMoved,
-        ),
+        slow("behind another port", known(0, ELSEWHERE), FRAME, SLOT_0, Reason::SourceMoved),
+        slow("behind the egress port", known(0, THERE), FRAME, SLOT_0, Reason::SourceMoved),
         // Static entries move, only sticky ones stay.
-        slow(
-            "static, behind another port",
-            known(fdb_flags::STATIC, ELSEWHERE),
-            FRAME,
-            SLOT_0,
-            Reason::SourceMoved,
-        ),
-        slow(
-            "sticky, behind another port",
-            known(fdb_flags::STICKY, ELSEWHERE),
-            FRAME,
-            SLOT_0,
-            Reason::SourceFixed,
-        ),
+        slow("static, behind another port", known(fdb_flags::STATIC, ELSEWHERE), FRAME, SLOT_0, Reason::SourceMoved),
+        slow("sticky, behind another port", known(fdb_flags::STICKY, ELSEWHERE), FRAME, SLOT_0, Reason::SourceFixed),
         slow(
             "static and sticky, behind another port",
             known(fdb_flags::STATIC | fdb_flags::STICKY, ELSEWHERE),
@@ -76,20 +40,8 @@ fn on_a_learning_port() {
             SLOT_0,
             Reason::SourceFixed,
         ),
-        fast(
-            "static, behind this port",
-            known(fdb_flags::STATIC, HERE),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        fast(
-            "sticky, behind this port",
-            known(fdb_flags::STICKY, HERE),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
+        fast("static, behind this port", known(fdb_flags::STATIC, HERE), FRAME, 0, Edit::Keep),
+        fast("sticky, behind this port", known(fdb_flags::STICKY, HERE), FRAME, 0, Edit::Keep),
     ]);
 }
 
@@ -110,13 +62,7 @@ fn that_is_no_station_or_no_plain_one() {
             SLOT_0,
             Reason::SourceFixed,
         ),
-        slow(
-            "the bridge's own, of no port",
-            known(fdb_flags::LOCAL, 0),
-            FRAME,
-            SLOT_0,
-            Reason::SourceFixed,
-        ),
+        slow("the bridge's own, of no port", known(fdb_flags::LOCAL, 0), FRAME, SLOT_0, Reason::SourceFixed),
         slow(
             "left to the bridge, behind this port",
             known(fdb_flags::OPAQUE, HERE),
@@ -154,28 +100,12 @@ fn that_is_no_station_or_no_plain_one() {
 fn on_a_locked_port() {
     for learning in [true, false] {
         let lock = |bed: Bed| {
-            if learning {
-                bed.flag(HERE, LOCKED)
-            } else {
-                bed.flag(HERE, LOCKED).unflag(HERE, LEARNING)
-            }
+            if learning { bed.flag(HERE, LOCKED) } else { bed.flag(HERE, LOCKED).unflag(HERE, LEARNING) }
         };
         let locked = |flags, slot| lock(known(flags, slot));
         check(&[
-            slow(
-                "unknown",
-                lock(Bed::unaware().forget(SENDER)),
-                FRAME,
-                SLOT_0,
-                Reason::SourceLocked,
-            ),
-            slow(
-                "behind another port",
-                locked(0, ELSEWHERE),
-                FRAME,
-                SLOT_0,
-                Reason::SourceLocked,
-            ),
+            slow("unknown", lock(Bed::unaware().forget(SENDER)), FRAME, SLOT_0, Reason::SourceLocked),
+            slow("behind another port", locked(0, ELSEWHERE), FRAME, SLOT_0, Reason::SourceLocked),
             slow(
                 "sticky, behind another port",
                 locked(fdb_flags::STICKY, ELSEWHERE),
@@ -183,28 +113,10 @@ fn on_a_locked_port() {
                 SLOT_0,
                 Reason::SourceLocked,
             ),
-            slow(
-                "the bridge's own",
-                locked(fdb_flags::LOCAL, HERE),
-                FRAME,
-                SLOT_0,
-                Reason::SourceLocked,
-            ),
-            slow(
-                "a locked entry",
-                locked(fdb_flags::OPAQUE, HERE),
-                FRAME,
-                SLOT_0,
-                Reason::SourceLocked,
-            ),
+            slow("the bridge's own", locked(fdb_flags::LOCAL, HERE), FRAME, SLOT_0, Reason::SourceLocked),
+            slow("a locked entry", locked(fdb_flags::OPAQUE, HERE), FRAME, SLOT_0, Reason::SourceLocked),
             fast("authorised", locked(0, HERE), FRAME, 0, Edit::Keep),
-            fast(
-                "authorised, static",
-                locked(fdb_flags::STATIC, HERE),
-                FRAME,
-                0,
-                Edit::Keep,
-            ),
+            fast("authorised, static", locked(fdb_flags::STATIC, HERE), FRAME, 0, Edit::Keep),
             slow(
                 "authorised in another VLAN",
                 lock(Bed::aware().with(|bed| bed.fdb.retain(|(_, vid, mac), _| *mac != SENDER || *vid == PVID))),
@@ -216,10 +128,7 @@ fn on_a_locked_port() {
     }
     check(&[fast(
         "the egress port's lock is no matter",
-        Bed::unaware()
-            .flag(THERE, LOCKED)
-            .forget(SENDER)
-            .with(|bed| bed.station(0, SENDER, HERE)),
+        Bed::unaware().flag(THERE, LOCKED).forget(SENDER).with(|bed| bed.station(0, SENDER, HERE)),
         FRAME,
         0,
         Edit::Keep,
@@ -233,34 +142,10 @@ fn on_a_port_that_does_not_learn() {
     check(&[
         fast("unknown", silent(Bed::unaware().forget(SENDER)), FRAME, 0, Edit::Keep),
         fast("behind another port", silent(known(0, ELSEWHERE)), FRAME, 0, Edit::Keep),
-        fast(
-            "sticky, behind another port",
-            silent(known(fdb_flags::STICKY, ELSEWHERE)),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        fast(
-            "the bridge's own",
-            silent(known(fdb_flags::LOCAL, HERE)),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        fast(
-            "a locked entry",
-            silent(known(fdb_flags::OPAQUE, HERE)),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        fast(
-            "overdue",
-            silent(Bed::unaware().entry(SENDER, |entry| entry.refresh_at = 0)),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
+        fast("sticky, behind another port", silent(known(fdb_flags::STICKY, ELSEWHERE)), FRAME, 0, Edit::Keep),
+        fast("the bridge's own", silent(known(fdb_flags::LOCAL, HERE)), FRAME, 0, Edit::Keep),
+        fast("a locked entry", silent(known(fdb_flags::OPAQUE, HERE)), FRAME, 0, Edit::Keep),
+        fast("overdue", silent(Bed::unaware().entry(SENDER, |entry| entry.refresh_at = 0)), FRAME, 0, Edit::Keep),
         slow(
             "the egress port learns, that is no matter",
             Bed::unaware().unflag(THERE, LEARNING).forget(SENDER),
@@ -288,13 +173,7 @@ fn refresh() {
             Some(TAGGED),
             Reason::Refresh,
         ),
-        fast(
-            "no interval",
-            due(0).with(|bed| bed.port_mut(HERE).refresh_interval = 0),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
+        fast("no interval", due(0).with(|bed| bed.port_mut(HERE).refresh_interval = 0), FRAME, 0, Edit::Keep),
         slow(
             "the egress port has no interval",
             due(0).with(|bed| bed.port_mut(THERE).refresh_interval = 0),
@@ -302,27 +181,9 @@ fn refresh() {
             SLOT_0,
             Reason::Refresh,
         ),
-        fast(
-            "an entry that does not age",
-            flagged(fdb_flags::STATIC),
-            FRAME,
-            0,
-            Edit::Keep,
-        ),
-        slow(
-            "a sticky entry ages",
-            flagged(fdb_flags::STICKY),
-            FRAME,
-            SLOT_0,
-            Reason::Refresh,
-        ),
-        slow(
-            "a locked port that learns",
-            due(0).flag(HERE, LOCKED),
-            FRAME,
-            SLOT_0,
-            Reason::Refresh,
-        ),
+        fast("an entry that does not age", flagged(fdb_flags::STATIC), FRAME, 0, Edit::Keep),
+        slow("a sticky entry ages", flagged(fdb_flags::STICKY), FRAME, SLOT_0, Reason::Refresh),
+        slow("a locked port that learns", due(0).flag(HERE, LOCKED), FRAME, SLOT_0, Reason::Refresh),
         fast(
             "a locked port that does not learn",
             due(0).flag(HERE, LOCKED).unflag(HERE, LEARNING),
@@ -338,12 +199,6 @@ fn refresh() {
             Want::Slow(Reason::SourceMoved),
         ),
         // The frame refreshes its source whatever becomes of it afterwards.
-        slow(
-            "to an unknown destination",
-            due(0).forget(TARGET),
-            FRAME,
-            SLOT_0,
-            Reason::Refresh,
-        ),
+        slow("to an unknown destination", due(0).forget(TARGET), FRAME, SLOT_0, Reason::Refresh),
     ]);
 }

@@ -20,48 +20,12 @@ fn tag_on_the_way_out() {
         check(&[
             fast("untagged to untagged", bed(), FRAME, PVID, Edit::Keep),
             // A PVID that is not untagged leaves tagged; the new tag has priority 0.
-            fast(
-                "untagged to tagged",
-                untagged(bed(), PVID, false),
-                FRAME,
-                PVID,
-                Edit::Push(tag(PVID)),
-            ),
-            fast(
-                "tagged to tagged",
-                bed(),
-                with_tag(TAGGED | PRIORITY),
-                TAGGED,
-                Edit::Keep,
-            ),
-            fast(
-                "tagged to untagged",
-                untagged(bed(), TAGGED, true),
-                with_tag(TAGGED | PRIORITY),
-                TAGGED,
-                Edit::Pop,
-            ),
-            fast(
-                "tagged with the PVID, to untagged",
-                bed(),
-                with_tag(PVID | PRIORITY),
-                PVID,
-                Edit::Pop,
-            ),
-            fast(
-                "tagged with the PVID, to tagged",
-                untagged(bed(), PVID, false),
-                with_tag(PVID),
-                PVID,
-                Edit::Keep,
-            ),
-            fast(
-                "priority-tagged to untagged",
-                bed(),
-                with_tag(PRIORITY),
-                PVID,
-                Edit::Pop,
-            ),
+            fast("untagged to tagged", untagged(bed(), PVID, false), FRAME, PVID, Edit::Push(tag(PVID))),
+            fast("tagged to tagged", bed(), with_tag(TAGGED | PRIORITY), TAGGED, Edit::Keep),
+            fast("tagged to untagged", untagged(bed(), TAGGED, true), with_tag(TAGGED | PRIORITY), TAGGED, Edit::Pop),
+            fast("tagged with the PVID, to untagged", bed(), with_tag(PVID | PRIORITY), PVID, Edit::Pop),
+            fast("tagged with the PVID, to tagged", untagged(bed(), PVID, false), with_tag(PVID), PVID, Edit::Keep),
+            fast("priority-tagged to untagged", bed(), with_tag(PRIORITY), PVID, Edit::Pop),
             fast("priority 0 to untagged", bed(), with_tag(0), PVID, Edit::Pop),
             fast(
                 "priority-tagged to tagged keeps the priority",
@@ -85,51 +49,17 @@ fn tag_on_the_way_out() {
 /// Exactly one tag comes off, if the kernel's helper can do it: `skb_vlan_pop` moves the next one to metadata.
 #[test]
 fn inner_tags() {
-    let inner = |ethertype, len, outer: Frame| Frame {
-        ethertype,
-        len,
-        ..outer
-    };
+    let inner = |ethertype, len, outer: Frame| Frame { ethertype, len, ..outer };
     let mut cases = Vec::new();
     for ethertype in [ETH_P_8021Q, ETH_P_8021AD] {
         for outer in [tagged(PVID), tagged(0)] {
-            cases.push(slow(
-                "too short",
-                Bed::aware(),
-                inner(ethertype, 17, outer),
-                Some(PVID),
-                Reason::ShortInnerTag,
-            ));
-            cases.push(fast(
-                "just long enough",
-                Bed::aware(),
-                inner(ethertype, 18, outer),
-                PVID,
-                Edit::Pop,
-            ));
+            cases.push(slow("too short", Bed::aware(), inner(ethertype, 17, outer), Some(PVID), Reason::ShortInnerTag));
+            cases.push(fast("just long enough", Bed::aware(), inner(ethertype, 18, outer), PVID, Edit::Pop));
         }
-        cases.push(fast(
-            "short, but stays",
-            Bed::aware(),
-            inner(ethertype, 17, tagged(TAGGED)),
-            TAGGED,
-            Edit::Keep,
-        ));
-        cases.push(fast(
-            "short, on an unaware bridge",
-            Bed::unaware(),
-            inner(ethertype, 17, tagged(5)),
-            0,
-            Edit::Keep,
-        ));
+        cases.push(fast("short, but stays", Bed::aware(), inner(ethertype, 17, tagged(TAGGED)), TAGGED, Edit::Keep));
+        cases.push(fast("short, on an unaware bridge", Bed::unaware(), inner(ethertype, 17, tagged(5)), 0, Edit::Keep));
     }
-    cases.push(fast(
-        "short, but no inner tag",
-        Bed::aware(),
-        inner(0x0800, 14, tagged(PVID)),
-        PVID,
-        Edit::Pop,
-    ));
+    cases.push(fast("short, but no inner tag", Bed::aware(), inner(0x0800, 14, tagged(PVID)), PVID, Edit::Pop));
     check(&cases);
 }
 
@@ -137,23 +67,10 @@ fn inner_tags() {
 #[test]
 fn short_inner_tag_behind_a_priority_tag_that_stays() {
     let bed = || Bed::aware().with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, PVID, false));
-    let inner = |len| Frame {
-        ethertype: ETH_P_8021Q,
-        len,
-        ..tagged(0)
-    };
+    let inner = |len| Frame { ethertype: ETH_P_8021Q, len, ..tagged(0) };
     check(&[
         slow("too short", bed(), inner(17), Some(PVID), Reason::ShortInnerTag),
-        fast(
-            "just long enough",
-            bed(),
-            inner(18),
-            PVID,
-            Edit::Retag(Tag {
-                tpid: ETH_P_8021Q,
-                tci: PVID,
-            }),
-        ),
+        fast("just long enough", bed(), inner(18), PVID, Edit::Retag(Tag { tpid: ETH_P_8021Q, tci: PVID })),
     ]);
 }
 

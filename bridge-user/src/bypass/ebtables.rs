@@ -65,14 +65,9 @@ pub(super) fn policies(socket: &OwnedFd, kernel: &Kernel, hooks: Option<&[Hook]>
             Some(hooks) if hooks.iter().any(|hook| hook.may_be(function, number)) => found.extend(read(socket, table)?),
             Some(_) => {}
             None => {
-                let remedy = if kernel.loaded(module) {
-                    format!("; rmmod {module} if it is unused")
-                } else {
-                    String::new()
-                };
-                found.push(format!(
-                    "ebtables table {table} (unreadable, the kernel lacks nfnetlink_hook{remedy})"
-                ));
+                let remedy =
+                    if kernel.loaded(module) { format!("; rmmod {module} if it is unused") } else { String::new() };
+                found.push(format!("ebtables table {table} (unreadable, the kernel lacks nfnetlink_hook{remedy})"));
             }
         }
     }
@@ -134,9 +129,7 @@ fn get(socket: &OwnedFd, option: libc::c_int, question: &mut Replace, entries: u
 
 /// Walks the entries: built-in chains come first, in the order of their hooks (`translate_table`), each with its rules.
 fn decode(table: &str, valid_hooks: u32, entries: &[u8]) -> io::Result<Vec<String>> {
-    let mut hooks = (0..u32::BITS)
-        .map(|number| 1 << number)
-        .filter(|bit| valid_hooks & bit != 0);
+    let mut hooks = (0..u32::BITS).map(|number| 1 << number).filter(|bit| valid_hooks & bit != 0);
     let mut found = Vec::new();
     let mut rest = entries;
     while !rest.is_empty() {
@@ -157,9 +150,7 @@ fn decode(table: &str, valid_hooks: u32, entries: &[u8]) -> io::Result<Vec<Strin
         if length == 0 {
             return Err(malformed("an empty ebtables entry"));
         }
-        rest = rest
-            .get(length..)
-            .ok_or_else(|| malformed("an ebtables entry that is too long"))?;
+        rest = rest.get(length..).ok_or_else(|| malformed("an ebtables entry that is too long"))?;
     }
     Ok(found)
 }
@@ -186,27 +177,13 @@ mod tests {
     #[test]
     fn only_chains_that_forwarded_frames_pass_count() {
         let filter = 1 << 1 | 1 << 2 | 1 << 3;
-        let quiet = [
-            chain("INPUT", -2, 1),
-            rule(),
-            chain("FORWARD", ACCEPT, 0),
-            chain("OUTPUT", -2, 0),
-        ]
-        .concat();
+        let quiet = [chain("INPUT", -2, 1), rule(), chain("FORWARD", ACCEPT, 0), chain("OUTPUT", -2, 0)].concat();
         assert_eq!(decode("filter", filter, &quiet).unwrap(), [""; 0]);
         let own = [quiet, chain("mine", -4, 2), rule(), rule()].concat();
         assert_eq!(decode("filter", filter, &own).unwrap(), [""; 0]);
-        let loud = [
-            chain("INPUT", ACCEPT, 0),
-            chain("FORWARD", ACCEPT, 1),
-            rule(),
-            chain("OUTPUT", ACCEPT, 0),
-        ]
-        .concat();
-        assert_eq!(
-            decode("filter", filter, &loud).unwrap(),
-            ["ebtables table filter, chain FORWARD"]
-        );
+        let loud =
+            [chain("INPUT", ACCEPT, 0), chain("FORWARD", ACCEPT, 1), rule(), chain("OUTPUT", ACCEPT, 0)].concat();
+        assert_eq!(decode("filter", filter, &loud).unwrap(), ["ebtables table filter, chain FORWARD"]);
         assert_eq!(
             decode("broute", 1, &chain("BROUTING", -2, 0)).unwrap(),
             ["ebtables table broute, chain BROUTING (policy drop)"]

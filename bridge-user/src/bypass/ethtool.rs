@@ -92,10 +92,7 @@ pub fn set_rx_vlan(ifname: &str, wanted: RxVlan) -> io::Result<()> {
     if device.active(bits)? == wanted {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("the driver of {ifname} does not switch rx-vlan-offload"),
-    ))
+    Err(io::Error::new(io::ErrorKind::Unsupported, format!("the driver of {ifname} does not switch rx-vlan-offload")))
 }
 
 /// The name of the device's driver. `None`: it has none.
@@ -122,10 +119,7 @@ impl Device {
     fn open(ifname: &str) -> io::Result<Self> {
         let mut name = [0; libc::IFNAMSIZ];
         if ifname.len() >= name.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("'{ifname}' is no interface name"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{ifname}' is no interface name")));
         }
         for (to, from) in name.iter_mut().zip(ifname.bytes()) {
             *to = libc::c_char::from_ne_bytes([from]);
@@ -143,11 +137,7 @@ impl Device {
         request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
         // SAFETY: `request` points to `words`, both outlive the call, and the callers size `words` as they tell the kernel.
         let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Finds the bits of the stripping features. The numbers are the kernel's, the same for every device.
@@ -165,11 +155,7 @@ impl Device {
         let mut names = vec![0; 3 + count * NAME_WORDS];
         names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, FEATURE_NAMES, sizes[4]]);
         self.ioctl(&mut names)?;
-        let find = |wanted: &str| {
-            names[3..]
-                .chunks(NAME_WORDS)
-                .position(|name| text(&bytes(name)) == wanted)
-        };
+        let find = |wanted: &str| names[3..].chunks(NAME_WORDS).position(|name| text(&bytes(name)) == wanted);
         Ok(*BITS.get_or_init(|| STRIP.map(find)))
     }
 
@@ -181,11 +167,7 @@ impl Device {
         words[1] = word(blocks)?;
         self.ioctl(&mut words)?;
         // struct ethtool_get_features_block: available, requested, active, never_changed.
-        let active = |bit: usize| {
-            words
-                .get(2 + 4 * (bit / 32) + 2)
-                .map(|block| block >> (bit % 32) & 1 == 1)
-        };
+        let active = |bit: usize| words.get(2 + 4 * (bit / 32) + 2).map(|block| block >> (bit % 32) & 1 == 1);
         let read = |bit: Option<usize>| bit.map_or(Ok(false), |bit| active(bit).ok_or_else(|| malformed("a feature")));
         Ok([read(bits[0])?, read(bits[1])?])
     }
@@ -217,10 +199,7 @@ mod tests {
 
     #[test]
     fn blocks_cover_the_highest_bit() {
-        assert_eq!(
-            [[None, None], [Some(31), None], [Some(5), Some(32)]].map(blocks),
-            [1, 1, 2]
-        );
+        assert_eq!([[None, None], [Some(31), None], [Some(5), Some(32)]].map(blocks), [1, 1, 2]);
     }
 
     #[test]

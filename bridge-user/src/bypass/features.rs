@@ -59,19 +59,14 @@ impl Features {
             return Ok(BTreeMap::new());
         };
         let rows = self.netlink.dump(family, &[NETDEV_CMD_DEV_GET, 1, 0, 0], decode)?;
-        Ok(rows
-            .into_iter()
-            .filter(|(device, _)| devices.contains(device))
-            .collect())
+        Ok(rows.into_iter().filter(|(device, _)| devices.contains(device)).collect())
     }
 }
 
 /// Decodes `netdev_nl_dev_fill`.
 fn decode((_, payload): (u16, &[u8])) -> io::Result<Option<(IfIndex, u64)>> {
     let attributes = Attributes::after(GENLMSGHDR, payload)?;
-    Ok(attributes
-        .u32(NETDEV_A_DEV_IFINDEX)
-        .zip(attributes.u64(NETDEV_A_DEV_XDP_FEATURES)))
+    Ok(attributes.u32(NETDEV_A_DEV_IFINDEX).zip(attributes.u64(NETDEV_A_DEV_XDP_FEATURES)))
 }
 
 #[cfg(test)]

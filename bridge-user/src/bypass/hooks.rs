@@ -69,31 +69,19 @@ impl Hook {
     /// Decodes `nfnl_hook_dump_one`.
     fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         let attributes = Attributes::after(NFGENMSG, payload)?;
-        let Some(number) = attributes
-            .be32(NFNLA_HOOK_HOOKNUM)
-            .filter(|_| kind == NFNL_MSG_HOOK_GET)
-        else {
+        let Some(number) = attributes.be32(NFNLA_HOOK_HOOKNUM).filter(|_| kind == NFNL_MSG_HOOK_GET) else {
             return Ok(None);
         };
         let info = attributes.nest(NFNLA_HOOK_CHAIN_INFO)?;
-        let owner = match (
-            info.be32(NFNLA_HOOK_INFO_TYPE),
-            attributes.text(NFNLA_HOOK_FUNCTION_NAME),
-        ) {
+        let owner = match (info.be32(NFNLA_HOOK_INFO_TYPE), attributes.text(NFNLA_HOOK_FUNCTION_NAME)) {
             (Some(NFNL_HOOK_TYPE_NFTABLES), _) => Owner::Nftables,
-            (Some(NFNL_HOOK_TYPE_BPF), _) => Owner::Bpf(
-                info.nest(NFNLA_HOOK_INFO_DESC)?
-                    .be32(NFNLA_HOOK_BPF_ID)
-                    .unwrap_or_default(),
-            ),
+            (Some(NFNL_HOOK_TYPE_BPF), _) => {
+                Owner::Bpf(info.nest(NFNLA_HOOK_INFO_DESC)?.be32(NFNLA_HOOK_BPF_ID).unwrap_or_default())
+            }
             (_, Some(function)) => Owner::Function(function, attributes.text(NFNLA_HOOK_MODULE_NAME)),
             (_, None) => Owner::Nameless,
         };
-        Ok(Some(Self {
-            family: payload[0],
-            number,
-            owner,
-        }))
+        Ok(Some(Self { family: payload[0], number, owner }))
     }
 
     /// The hook is, or without a name may be, this function at this hook number.
@@ -110,10 +98,7 @@ impl Hook {
     pub(super) fn foreign(&self) -> Option<String> {
         match &self.owner {
             Owner::Function(name, module) if !KNOWN.iter().any(|known| name.starts_with(known)) => {
-                let module = module
-                    .as_ref()
-                    .map(|module| format!(" of kernel module {module}"))
-                    .unwrap_or_default();
+                let module = module.as_ref().map(|module| format!(" of kernel module {module}")).unwrap_or_default();
                 Some(format!("netfilter hook function {name}{module} ({})", self.place()))
             }
             Owner::Bpf(_) => self.bpf(),
@@ -185,19 +170,12 @@ mod tests {
 
     #[test]
     fn chains_and_programs_are_told_from_functions() {
-        let chain = decode(&answer(
-            "nft_do_chain_bridge",
-            Some("nf_tables"),
-            Some((NFNL_HOOK_TYPE_NFTABLES, &[])),
-        ));
+        let chain = decode(&answer("nft_do_chain_bridge", Some("nf_tables"), Some((NFNL_HOOK_TYPE_NFTABLES, &[]))));
         assert_eq!((chain.foreign(), chain.bpf()), (None, None));
         let mut id = Vec::new();
         push_attribute(&mut id, NFNLA_HOOK_BPF_ID, &42_u32.to_be_bytes());
         let program = decode(&answer("nf_hook_run_bpf", None, Some((NFNL_HOOK_TYPE_BPF, &id))));
-        assert_eq!(
-            program.bpf().as_deref(),
-            Some("netfilter BPF program 42 (bridge forward)")
-        );
+        assert_eq!(program.bpf().as_deref(), Some("netfilter BPF program 42 (bridge forward)"));
     }
 
     #[test]

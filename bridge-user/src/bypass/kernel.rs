@@ -35,12 +35,7 @@ impl Kernel {
     /// Reads again what can change: the loaded modules.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         self.loaded = match fs::read_to_string("/proc/modules") {
-            Ok(list) => Some(
-                list.lines()
-                    .filter_map(|line| line.split(' ').next())
-                    .map(str::to_owned)
-                    .collect(),
-            ),
+            Ok(list) => Some(list.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -68,10 +63,7 @@ fn built_in(mut symbols: impl io::BufRead) -> io::Result<BTreeSet<&'static str>>
     let mut found = BTreeSet::new();
     let mut line = Vec::new();
     while symbols.read_until(b'\n', &mut line)? != 0 {
-        let mut columns = line
-            .split(u8::is_ascii_whitespace)
-            .filter(|column| !column.is_empty())
-            .skip(2);
+        let mut columns = line.split(u8::is_ascii_whitespace).filter(|column| !column.is_empty()).skip(2);
         if let (Some(name), None) = (columns.next(), columns.next())
             && let Some((part, _)) = BUILT_IN.iter().find(|(_, symbol)| symbol.as_bytes() == name)
         {
@@ -98,10 +90,7 @@ mod tests {
     fn what_cannot_be_told_counts_as_there() {
         let kernel = Kernel::default();
         assert!(kernel.has("ebtable_filter") && !kernel.loaded("ebtable_filter"));
-        let kernel = Kernel {
-            loaded: Some(BTreeSet::from(["nf_tables".to_owned()])),
-            built_in: Some(BTreeSet::new()),
-        };
+        let kernel = Kernel { loaded: Some(BTreeSet::from(["nf_tables".to_owned()])), built_in: Some(BTreeSet::new()) };
         assert!(kernel.has_nftables() && !kernel.has("ebtable_nat"));
     }
 }

@@ -138,10 +138,8 @@ pub(super) struct Ruleset {
 impl Ruleset {
     /// Dumps tables, chains and flowtables. The kernel answers a dump of a family that it lacks with nothing.
     pub(super) fn read(netlink: &mut Netlink) -> io::Result<Self> {
-        let dormant: BTreeSet<_> = netlink
-            .dump(NFT_MSG_GETTABLE, &[0; NFGENMSG], decode_dormant_table)?
-            .into_iter()
-            .collect();
+        let dormant: BTreeSet<_> =
+            netlink.dump(NFT_MSG_GETTABLE, &[0; NFGENMSG], decode_dormant_table)?.into_iter().collect();
         let mut chains = netlink.dump(NFT_MSG_GETCHAIN, &[0; NFGENMSG], Chain::decode)?;
         let mut flowtables = netlink.dump(NFT_MSG_GETFLOWTABLE, &[0; NFGENMSG], Flowtable::decode)?;
         // The hooks of a dormant table are not registered.
@@ -192,11 +190,8 @@ impl Chain {
             return Ok(None);
         }
         let place = attributes.nest(NFTA_CHAIN_HOOK)?;
-        let mut devices: Vec<_> = place
-            .nest(NFTA_HOOK_DEVS)?
-            .iter()
-            .filter_map(|(kind, value)| Device::decode(kind, value))
-            .collect();
+        let mut devices: Vec<_> =
+            place.nest(NFTA_HOOK_DEVS)?.iter().filter_map(|(kind, value)| Device::decode(kind, value)).collect();
         if devices.is_empty() {
             devices.extend(place.text(NFTA_HOOK_DEV).map(Device::Name));
         }
@@ -204,9 +199,7 @@ impl Chain {
             family: payload[0],
             table: attributes.text(NFTA_CHAIN_TABLE).unwrap_or_default(),
             name: attributes.text(NFTA_CHAIN_NAME).unwrap_or_default(),
-            hook: place
-                .be32(NFTA_HOOK_HOOKNUM)
-                .ok_or_else(|| malformed("a base chain without a hook number"))?,
+            hook: place.be32(NFTA_HOOK_HOOKNUM).ok_or_else(|| malformed("a base chain without a hook number"))?,
             devices,
             policy: attributes.be32(NFTA_CHAIN_POLICY),
             rules: attributes.be32(NFTA_CHAIN_USE),
@@ -242,19 +235,9 @@ impl Chain {
     }
 
     fn describe(&self) -> String {
-        let Self {
-            family, table, name, ..
-        } = self;
-        let policy = if self.policy == Some(NF_ACCEPT) {
-            ""
-        } else {
-            ", policy drop"
-        };
-        format!(
-            "nft table {} {table}, chain {name} (hook {}{policy})",
-            family_name(*family),
-            self.hook_name()
-        )
+        let Self { family, table, name, .. } = self;
+        let policy = if self.policy == Some(NF_ACCEPT) { "" } else { ", policy drop" };
+        format!("nft table {} {table}, chain {name} (hook {}{policy})", family_name(*family), self.hook_name())
     }
 }
 
@@ -270,29 +253,19 @@ impl Flowtable {
             family: payload[0],
             table: attributes.text(NFTA_FLOWTABLE_TABLE).unwrap_or_default(),
             name: attributes.text(NFTA_FLOWTABLE_NAME).unwrap_or_default(),
-            devices: devices
-                .iter()
-                .filter_map(|(kind, value)| Device::decode(kind, value))
-                .collect(),
+            devices: devices.iter().filter_map(|(kind, value)| Device::decode(kind, value)).collect(),
         }))
     }
 
     fn describe(&self) -> String {
-        format!(
-            "nft table {} {}, flowtable {}",
-            family_name(self.family),
-            self.table,
-            self.name
-        )
+        format!("nft table {} {}, flowtable {}", family_name(self.family), self.table, self.name)
     }
 }
 
 /// The family and name of a table whose chains are not registered.
 fn decode_dormant_table((kind, payload): (u16, &[u8])) -> io::Result<Option<(u8, String)>> {
     let attributes = Attributes::after(NFGENMSG, payload)?;
-    let dormant = attributes
-        .be32(NFTA_TABLE_FLAGS)
-        .is_some_and(|flags| flags & NFT_TABLE_F_DORMANT != 0);
+    let dormant = attributes.be32(NFTA_TABLE_FLAGS).is_some_and(|flags| flags & NFT_TABLE_F_DORMANT != 0);
     Ok((kind == NFT_MSG_NEWTABLE && dormant)
         .then(|| (payload[0], attributes.text(NFTA_TABLE_NAME).unwrap_or_default())))
 }

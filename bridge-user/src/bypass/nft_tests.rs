@@ -17,10 +17,7 @@ fn chain(family: u8, hook: u32, devices: &[u8], policy: u32, rules: u32) -> Vec<
 fn ruleset(messages: &[Vec<u8>]) -> Ruleset {
     let decode = |bytes: &Vec<u8>| Chain::decode((NFT_MSG_NEWCHAIN, bytes)).unwrap().unwrap();
     let chains = messages.iter().map(decode).filter(Chain::is_policy).collect();
-    Ruleset {
-        chains,
-        flowtables: Vec::new(),
-    }
+    Ruleset { chains, flowtables: Vec::new() }
 }
 
 #[test]
@@ -33,10 +30,7 @@ fn a_chain_is_policy_by_its_rules_or_its_policy() {
     ]);
     assert_eq!(
         set.bridge().collect::<Vec<_>>(),
-        [
-            "nft table bridge t, chain c (hook forward)",
-            "nft table bridge t, chain c (hook prerouting, policy drop)"
-        ]
+        ["nft table bridge t, chain c (hook forward)", "nft table bridge t, chain c (hook prerouting, policy drop)"]
     );
     assert_eq!(set.inet().count(), 0);
 }
@@ -44,10 +38,8 @@ fn a_chain_is_policy_by_its_rules_or_its_policy() {
 #[test]
 fn br_netfilter_runs_three_hooks_of_ip_and_one_of_arp() {
     let families = [family::INET, family::IPV4, family::IPV6, family::ARP];
-    let chains: Vec<_> = families
-        .iter()
-        .flat_map(|family| (0..6).map(|hook| chain(*family, hook, &[], NF_ACCEPT, 1)))
-        .collect();
+    let chains: Vec<_> =
+        families.iter().flat_map(|family| (0..6).map(|hook| chain(*family, hook, &[], NF_ACCEPT, 1))).collect();
     let set = ruleset(&chains);
     assert_eq!(set.inet().count(), 3 * 3 + 1);
     assert_eq!(set.bridge().count(), 0);
@@ -64,13 +56,7 @@ fn devices_match_by_name_or_by_prefix() {
         chain(family::INET, hook::INET_INGRESS, &devices, NF_ACCEPT, 1),
         chain(family::NETDEV, 1, &devices, 0, 0),
     ]);
-    for (name, ingress, egress) in [
-        ("eth0", 2, 1),
-        ("eth01", 0, 0),
-        ("tap7", 2, 1),
-        ("vethx", 2, 1),
-        ("br0", 0, 0),
-    ] {
+    for (name, ingress, egress) in [("eth0", 2, 1), ("eth01", 0, 0), ("tap7", 2, 1), ("vethx", 2, 1), ("br0", 0, 0)] {
         assert_eq!(set.on_device(name, Side::Ingress).count(), ingress, "{name}");
         assert_eq!(set.on_device(name, Side::Egress).count(), egress, "{name}");
     }

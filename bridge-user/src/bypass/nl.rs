@@ -33,11 +33,7 @@ impl Netlink {
     pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: vec![0; DATAGRAM],
-        })
+        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
     /// Sends a dump request and decodes each answer. A dump that was interrupted by a change starts again; after
@@ -58,10 +54,7 @@ impl Netlink {
                 return Ok(found);
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::Interrupted,
-            "it changed each time while it was read",
-        ))
+        Err(io::Error::new(io::ErrorKind::Interrupted, "it changed each time while it was read"))
     }
 
     /// Sends a single request and decodes its answers.
@@ -97,23 +90,14 @@ impl Netlink {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             };
-            let datagram = self
-                .buffer
-                .get(..length)
-                .ok_or_else(|| malformed("a datagram is too large"))?;
+            let datagram = self.buffer.get(..length).ok_or_else(|| malformed("a datagram is too large"))?;
             match scan(datagram, self.sequence, |answer| {
                 if outcome.is_ok() {
                     outcome = each(answer);
                 }
             })? {
-                Progress {
-                    interrupted: true,
-                    done: false,
-                } => interrupted = true,
-                Progress {
-                    interrupted: now,
-                    done: true,
-                } => return outcome.map(|()| interrupted || now),
+                Progress { interrupted: true, done: false } => interrupted = true,
+                Progress { interrupted: now, done: true } => return outcome.map(|()| interrupted || now),
                 Progress { .. } => {}
             }
         }
@@ -129,17 +113,12 @@ struct Progress {
 
 /// Walks the messages of a datagram that answer the request `sequence`.
 fn scan(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(Answer<'_>)) -> io::Result<Progress> {
-    let mut progress = Progress {
-        interrupted: false,
-        done: false,
-    };
+    let mut progress = Progress { interrupted: false, done: false };
     while !datagram.is_empty() {
         let message =
             NetlinkBuffer::new_checked(datagram).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-        let payload = datagram
-            .get(HEADER..length)
-            .ok_or_else(|| malformed("a message is too short"))?;
+        let payload = datagram.get(HEADER..length).ok_or_else(|| malformed("a message is too short"))?;
         datagram = datagram.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
         // The rest of an exchange that ended with an error.
         if message.sequence_number() != sequence {
@@ -197,10 +176,7 @@ impl<'a> Attributes<'a> {
             .map(|attribute| {
                 let attribute = attribute.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-                let value = attribute
-                    .into_inner()
-                    .get(ALIGN..length)
-                    .ok_or_else(|| malformed("a short attribute"))?;
+                let value = attribute.into_inner().get(ALIGN..length).ok_or_else(|| malformed("a short attribute"))?;
                 Ok((kind, value))
             })
             .collect::<io::Result<_>>()
@@ -219,10 +195,7 @@ impl<'a> Attributes<'a> {
 
     /// The value of an attribute.
     pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
-        self.0
-            .iter()
-            .find(|attribute| attribute.0 == kind)
-            .map(|attribute| attribute.1)
+        self.0.iter().find(|attribute| attribute.0 == kind).map(|attribute| attribute.1)
     }
 
     /// The attributes of a nest; none where the nest is absent.
@@ -303,13 +276,7 @@ mod tests {
         datagram.extend(message(NLMSG_DONE, NLM_F_DUMP_INTR, 1, &0_i32.to_ne_bytes()));
         let mut seen = Vec::new();
         let progress = scan(&datagram, 1, |(kind, payload)| seen.push((kind, payload.to_vec()))).unwrap();
-        assert_eq!(
-            progress,
-            Progress {
-                interrupted: true,
-                done: true
-            }
-        );
+        assert_eq!(progress, Progress { interrupted: true, done: true });
         assert_eq!(seen, [(5, b"mine".to_vec())]);
 
         let refusal = message(NLMSG_ERROR, 0, 1, &(-libc::EPERM).to_ne_bytes());

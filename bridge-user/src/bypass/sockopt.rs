@@ -23,20 +23,9 @@ pub(super) fn open(domain: libc::c_int) -> io::Result<Option<OwnedFd>> {
 pub(super) fn get(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, buffer: &mut [u8]) -> io::Result<()> {
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
     // SAFETY: the pointer and the length describe `buffer`, which outlives the call; `length` is a valid in-out argument.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            buffer.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, buffer.as_mut_ptr().cast(), &raw mut length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A number in host order at an offset.

@@ -77,10 +77,7 @@ fn tcmsg(device: IfIndex, parent: u32) -> [u8; TCMSG] {
 
 /// A number of `struct tcmsg`.
 fn number(payload: &[u8], offset: usize) -> io::Result<u32> {
-    let raw = payload
-        .get(offset..)
-        .and_then(<[u8]>::first_chunk)
-        .ok_or_else(|| malformed("a short tc message"))?;
+    let raw = payload.get(offset..).and_then(<[u8]>::first_chunk).ok_or_else(|| malformed("a short tc message"))?;
     Ok(u32::from_ne_bytes(*raw))
 }
 
@@ -97,10 +94,7 @@ impl Qdisc {
             return Ok(None);
         }
         let both_sides = Attributes::after(TCMSG, payload)?.text(TCA_KIND).as_deref() != Some("ingress");
-        Ok(Some(Self {
-            device: number(payload, 4)?,
-            both_sides,
-        }))
+        Ok(Some(Self { device: number(payload, 4)?, both_sides }))
     }
 }
 
@@ -128,11 +122,7 @@ impl Row {
         let attributes = Attributes::after(TCMSG, payload)?;
         let kind = attributes.text(TCA_KIND).unwrap_or_default();
         let options = attributes.nest(TCA_OPTIONS)?;
-        let program = if kind == "bpf" {
-            (options.u32(TCA_BPF_ID), options.text(TCA_BPF_NAME))
-        } else {
-            (None, None)
-        };
+        let program = if kind == "bpf" { (options.u32(TCA_BPF_ID), options.text(TCA_BPF_NAME)) } else { (None, None) };
         Ok(Some(Self {
             chain: attributes.u32(TCA_CHAIN).unwrap_or_default(),
             info: number(payload, 16)?,
@@ -186,11 +176,7 @@ fn action(kind: &str, options: &Attributes<'_>) -> Option<String> {
     let first = options.nest(list).ok()?.iter().next();
     first
         .and_then(|(_, action)| Attributes::parse(action).ok()?.text(TCA_ACT_KIND))
-        .or_else(|| {
-            police
-                .filter(|police| options.get(*police).is_some())
-                .map(|_| "police".to_owned())
-        })
+        .or_else(|| police.filter(|police| options.get(*police).is_some()).map(|_| "police".to_owned()))
 }
 
 /// Names the filters that are not xbr's own, each text once.
@@ -200,9 +186,7 @@ fn foreign(rows: &[Row], side: Side, own_programs: &BTreeSet<u32>) -> Vec<String
         // A classifier of a kind that acts without filters of its own shows only its head. These two never do.
         let lone = !row.is_filter()
             && !matches!(row.kind.as_str(), "u32" | "bpf")
-            && !rows
-                .iter()
-                .any(|other| other.is_filter() && (other.chain, other.info) == (row.chain, row.info));
+            && !rows.iter().any(|other| other.is_filter() && (other.chain, other.info) == (row.chain, row.info));
         if (row.is_filter() || lone) && !row.is_own(own_programs) {
             let text = row.describe(side);
             if !found.contains(&text) {
@@ -230,10 +214,7 @@ mod tests {
     }
 
     fn find(rows: &[Vec<u8>], own: &[u32]) -> Vec<String> {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| Row::decode((RTM_NEWTFILTER, row)).unwrap().unwrap())
-            .collect();
+        let rows: Vec<_> = rows.iter().map(|row| Row::decode((RTM_NEWTFILTER, row)).unwrap().unwrap()).collect();
         foreign(&rows, Side::Ingress, &own.iter().copied().collect())
     }
 
@@ -259,15 +240,8 @@ mod tests {
     fn hash_tables_and_heads_are_no_filters() {
         let mut police = Vec::new();
         push_attribute(&mut police, 6, &[0; 8]);
-        assert_eq!(
-            find(&[row("u32", 0, None), row("u32", 0x8000_0000, Some(&[]))], &[]),
-            [""; 0]
-        );
-        let rows = [
-            row("u32", 0, None),
-            row("u32", 0x8000_0000, Some(&[])),
-            row("u32", 0x8000_0800, Some(&police)),
-        ];
+        assert_eq!(find(&[row("u32", 0, None), row("u32", 0x8000_0000, Some(&[]))], &[]), [""; 0]);
+        let rows = [row("u32", 0, None), row("u32", 0x8000_0000, Some(&[])), row("u32", 0x8000_0800, Some(&police))];
         assert_eq!(find(&rows, &[]), ["tc filter on ingress: u32 (police)"]);
         let mut kind = Vec::new();
         push_attribute(&mut kind, TCA_ACT_KIND, b"mirred\0");
@@ -275,11 +249,7 @@ mod tests {
         push_attribute(&mut list, 1, &kind);
         let mut options = Vec::new();
         push_attribute(&mut options, 2, &list);
-        let rows = [
-            row("matchall", 0, None),
-            row("matchall", 1, Some(&options)),
-            row("matchall", 2, Some(&options)),
-        ];
+        let rows = [row("matchall", 0, None), row("matchall", 1, Some(&options)), row("matchall", 2, Some(&options))];
         assert_eq!(find(&rows, &[]), ["tc filter on ingress: matchall (mirred)"]);
         assert_eq!(find(&[row("fw", 0, None)], &[]), ["tc filter on ingress: fw"]);
     }
@@ -289,13 +259,7 @@ mod tests {
         let mut bytes = tcmsg(3, TC_H_INGRESS).to_vec();
         push_attribute(&mut bytes, TCA_KIND, b"clsact\0");
         let found = Qdisc::decode((RTM_NEWQDISC, &bytes)).unwrap();
-        assert_eq!(
-            found,
-            Some(Qdisc {
-                device: 3,
-                both_sides: true
-            })
-        );
+        assert_eq!(found, Some(Qdisc { device: 3, both_sides: true }));
         bytes[12] = 0;
         assert_eq!(Qdisc::decode((RTM_NEWQDISC, &bytes)).unwrap(), None);
     }

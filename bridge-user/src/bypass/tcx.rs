@@ -27,9 +27,7 @@ pub(super) fn programs(device: &str, side: Side, own_programs: &BTreeSet<u32>) -
         let error = match SchedClassifier::query_tcx(device, hook) {
             Ok((_, programs)) => {
                 let foreign = programs.iter().filter(|program| !own_programs.contains(&program.id()));
-                return Ok(foreign
-                    .map(|program| describe(program.id(), program.name_as_str()))
-                    .collect());
+                return Ok(foreign.map(|program| describe(program.id(), program.name_as_str())).collect());
             }
             Err(error) => error,
         };
@@ -68,10 +66,7 @@ mod tests {
     #[test]
     fn the_error_number_is_found_behind_ayas_errors() {
         let io_error = std::io::Error::from_raw_os_error(libc::EINVAL);
-        let error = ProgramError::from(SyscallError {
-            call: "bpf_prog_query",
-            io_error,
-        });
+        let error = ProgramError::from(SyscallError { call: "bpf_prog_query", io_error });
         assert_eq!(number(&error), Some(libc::EINVAL));
         assert_eq!(number(&ProgramError::NotLoaded), None);
     }

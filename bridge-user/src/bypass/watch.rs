@@ -30,10 +30,7 @@ impl Watch {
             Ok(watch) => watch,
             Err(error) => {
                 log::info!("no events of nftables ({error}): changes are found by looking once a second");
-                Self {
-                    socket: None,
-                    waiting: None,
-                }
+                Self { socket: None, waiting: None }
             }
         }
     }
@@ -41,10 +38,7 @@ impl Watch {
     fn subscribe() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket.socket_mut().bind_auto()?;
-        let mut watch = Self {
-            socket: Some(socket),
-            waiting: Some((Kernel::read()?, time::interval(PERIOD))),
-        };
+        let mut watch = Self { socket: Some(socket), waiting: Some((Kernel::read()?, time::interval(PERIOD))) };
         watch.join()?;
         Ok(watch)
     }

@@ -72,11 +72,8 @@ pub(super) const KINDS: [Kind; 3] = [
     },
 ];
 
-const IP_CHAINS: [(u32, &str); 3] = [
-    (hook::PRE_ROUTING, "PREROUTING"),
-    (hook::FORWARD, "FORWARD"),
-    (hook::POST_ROUTING, "POSTROUTING"),
-];
+const IP_CHAINS: [(u32, &str); 3] =
+    [(hook::PRE_ROUTING, "PREROUTING"), (hook::FORWARD, "FORWARD"), (hook::POST_ROUTING, "POSTROUTING")];
 
 /// One kind of tables, with its socket.
 pub(super) struct Tables {
@@ -88,10 +85,7 @@ pub(super) struct Tables {
 impl Tables {
     /// Opens the socket in this namespace.
     pub(super) fn open(kind: &'static Kind) -> io::Result<Self> {
-        Ok(Self {
-            kind,
-            socket: sockopt::open(kind.domain)?,
-        })
+        Ok(Self { kind, socket: sockopt::open(kind.domain)? })
     }
 
     /// Chains that forwarded frames pass and that hold rules or do not accept by default. To be called on a thread in the
@@ -129,10 +123,7 @@ impl Tables {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::Interrupted,
-            "it changed each time while it was read",
-        ))
+        Err(io::Error::new(io::ErrorKind::Interrupted, "it changed each time while it was read"))
     }
 }
 
@@ -219,12 +210,7 @@ mod tests {
         for kind in &KINDS {
             let (bytes, size) = entries(kind, &[ACCEPT; 5]);
             let begin: Vec<_> = (0..5).map(|index| index * size).take(kind.hooks).collect();
-            let info = Info {
-                valid_hooks: 0x1f,
-                policy: begin.clone(),
-                begin,
-                size: 5 * size,
-            };
+            let info = Info { valid_hooks: 0x1f, policy: begin.clone(), begin, size: 5 * size };
             assert_eq!(info.policies(kind, "mangle", &bytes).unwrap(), [""; 0], "{kind:?}");
         }
     }
@@ -240,15 +226,8 @@ mod tests {
             policy: vec![u32::MAX, 0, 2 * size, 3 * size, u32::MAX],
             size: 4 * size,
         };
-        assert_eq!(
-            info.policies(kind, "filter", &bytes).unwrap(),
-            ["iptables table filter, chain FORWARD"]
-        );
-        let info = Info {
-            begin: vec![0, 0, size, 0, 0],
-            policy: vec![0, 0, size, 0, 0],
-            ..info
-        };
+        assert_eq!(info.policies(kind, "filter", &bytes).unwrap(), ["iptables table filter, chain FORWARD"]);
+        let info = Info { begin: vec![0, 0, size, 0, 0], policy: vec![0, 0, size, 0, 0], ..info };
         assert_eq!(
             info.policies(kind, "filter", &bytes).unwrap(),
             ["iptables table filter, chain FORWARD (policy drop)"]
@@ -262,12 +241,7 @@ mod tests {
             let bytes = vec![0; kind.info_size()];
             assert!(Info::decode(kind, &bytes).is_ok());
             assert!(Info::decode(kind, &bytes[..bytes.len() - 5]).is_err());
-            let info = Info {
-                valid_hooks: 0x1f,
-                begin: vec![9; 5],
-                policy: vec![u32::MAX; 5],
-                size: 0,
-            };
+            let info = Info { valid_hooks: 0x1f, begin: vec![9; 5], policy: vec![u32::MAX; 5], size: 0 };
             assert!(info.policies(kind, "filter", &[0; 9]).is_err());
         }
     }

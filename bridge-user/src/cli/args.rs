@@ -133,10 +133,7 @@ pub(crate) fn interface_name(text: &str) -> Result<String, String> {
     if text.is_empty() {
         Err("an interface name is not empty".into())
     } else if text.len() > 15 {
-        Err(format!(
-            "an interface name has at most 15 bytes, this one has {}",
-            text.len()
-        ))
+        Err(format!("an interface name has at most 15 bytes, this one has {}", text.len()))
     } else if text == "." || text == ".." || text.bytes().any(|byte| byte == b'/' || byte == b':' || space(byte)) {
         Err("an interface name has no '/', no ':' and no white space".into())
     } else {
@@ -156,17 +153,9 @@ fn overrulable_reason(text: &str) -> Result<Reason, String> {
     match known {
         Some(reason) if overrulable(reason) => Ok(reason),
         other => {
-            let allowed: Vec<_> = Reason::ALL
-                .iter()
-                .copied()
-                .filter(|reason| overrulable(*reason))
-                .map(Reason::name)
-                .collect();
-            let fault = if other.is_some() {
-                "this reason cannot be overruled"
-            } else {
-                "there is no such reason"
-            };
+            let allowed: Vec<_> =
+                Reason::ALL.iter().copied().filter(|reason| overrulable(*reason)).map(Reason::name).collect();
+            let fault = if other.is_some() { "this reason cannot be overruled" } else { "there is no such reason" };
             Err(format!("{fault}: use one of {}", allowed.join(", ")))
         }
     }

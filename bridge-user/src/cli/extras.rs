@@ -34,18 +34,11 @@ pub(super) fn man(args: &ManArgs, command: Command) -> Result<(), Failure> {
     let pages =
         pages(command).map_err(|reason| Failure::new(Exit::Failed, format!("cannot write a page: {reason}")))?;
     let Some(folder) = &args.folder else {
-        let main = pages
-            .first()
-            .map(|(_, text)| String::from_utf8_lossy(text))
-            .unwrap_or_default();
+        let main = pages.first().map(|(_, text)| String::from_utf8_lossy(text)).unwrap_or_default();
         return emit(&main).map(drop);
     };
-    let failed = |reason: io::Error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot write pages to {}: {reason}", folder.display()),
-        )
-    };
+    let failed =
+        |reason: io::Error| Failure::new(Exit::Failed, format!("cannot write pages to {}: {reason}", folder.display()));
     fs::create_dir_all(folder).map_err(failed)?;
     for (name, text) in pages {
         fs::write(folder.join(name), text).map_err(failed)?;
@@ -87,10 +80,7 @@ mod tests {
     fn there_is_a_page_for_xbr_and_for_each_shown_verb() {
         let pages = pages(Cli::command()).unwrap();
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["xbr.8", "xbr-run.8", "xbr-status.8", "xbr-top.8", "xbr-reasons.8"]
-        );
+        assert_eq!(names, ["xbr.8", "xbr-run.8", "xbr-status.8", "xbr-top.8", "xbr-reasons.8"]);
         for (name, text) in &pages {
             let text = String::from_utf8_lossy(text);
             let title = name.trim_end_matches(".8").to_uppercase();

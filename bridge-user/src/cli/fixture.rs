@@ -3,19 +3,12 @@
 use crate::status::{BridgeStatus, Count, PortStatus, Snapshot, TableFill, VERSION, VlanStatus};
 
 fn count(packets: u64) -> Count {
-    Count {
-        packets,
-        bytes: packets * 100,
-    }
+    Count { packets, bytes: packets * 100 }
 }
 
 /// A port whose counters add up.
 pub(crate) fn port(ifname: &str, ifindex: u32, hook: &str, reasons: &[(&str, u64)], sent: u64) -> PortStatus {
-    let fast = reasons
-        .iter()
-        .filter(|(name, _)| name.starts_with("forwarded"))
-        .map(|(_, packets)| packets)
-        .sum();
+    let fast = reasons.iter().filter(|(name, _)| name.starts_with("forwarded")).map(|(_, packets)| packets).sum();
     let all: u64 = reasons.iter().map(|(_, packets)| packets).sum();
     PortStatus {
         ifname: ifname.into(),
@@ -26,14 +19,8 @@ pub(crate) fn port(ifname: &str, ifindex: u32, hook: &str, reasons: &[(&str, u64
         accelerated: true,
         fast: count(fast),
         slow: count(all - fast),
-        reasons: reasons
-            .iter()
-            .map(|(name, packets)| ((*name).into(), *packets))
-            .collect(),
-        reason_bytes: reasons
-            .iter()
-            .map(|(name, packets)| ((*name).into(), packets * 100))
-            .collect(),
+        reasons: reasons.iter().map(|(name, packets)| ((*name).into(), *packets)).collect(),
+        reason_bytes: reasons.iter().map(|(name, packets)| ((*name).into(), packets * 100)).collect(),
         sent: count(sent),
         ..PortStatus::default()
     }
@@ -47,12 +34,7 @@ pub(crate) fn snapshot() -> Snapshot {
             "eth0",
             2,
             "xdp+tcx",
-            &[
-                ("forwarded_tc", 234_567),
-                ("forwarded_xdp", 1_000_000),
-                ("refresh", 800),
-                ("broadcast", 40),
-            ],
+            &[("forwarded_tc", 234_567), ("forwarded_xdp", 1_000_000), ("refresh", 800), ("broadcast", 40)],
             5000,
         )
     };
@@ -72,18 +54,8 @@ pub(crate) fn snapshot() -> Snapshot {
         active: true,
         resyncs: [("start".to_owned(), 1)].into(),
         tables: vec![
-            TableFill {
-                name: "fdb".into(),
-                used: 42,
-                capacity: 65536,
-                refused: 0,
-            },
-            TableFill {
-                name: "ports".into(),
-                used: 3,
-                capacity: 256,
-                refused: 2,
-            },
+            TableFill { name: "fdb".into(), used: 42, capacity: 65536, refused: 0 },
+            TableFill { name: "ports".into(), used: 3, capacity: 256, refused: 2 },
         ],
         bridges: vec![
             BridgeStatus {
@@ -94,17 +66,10 @@ pub(crate) fn snapshot() -> Snapshot {
                 vlan_protocol: "802.1Q".into(),
                 fdb_entries: 42,
                 ports: vec![eth0, port("tap100i0", 8, "tcx", &[], 0), tap3],
-                vlans: vec![VlanStatus {
-                    vlan: 10,
-                    fast: count(1_234_567),
-                    slow: count(840),
-                }],
+                vlans: vec![VlanStatus { vlan: 10, fast: count(1_234_567), slow: count(840) }],
                 ..BridgeStatus::default()
             },
-            BridgeStatus {
-                ifname: "br9".into(),
-                ..BridgeStatus::default()
-            },
+            BridgeStatus { ifname: "br9".into(), ..BridgeStatus::default() },
         ],
         warnings: vec!["rx-vlan-offload of eth0 was turned off".into()],
     }

@@ -87,10 +87,7 @@ impl Table {
     /// A table with this heading.
     pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
         let heading = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
-        Self {
-            align: columns.iter().map(|(_, align)| *align).collect(),
-            rows: vec![heading],
-        }
+        Self { align: columns.iter().map(|(_, align)| *align).collect(), rows: vec![heading] }
     }
 
     /// Adds a row; it has as many cells as the heading.
@@ -101,13 +98,7 @@ impl Table {
 
     /// The lines, each behind `indent` blanks and without blanks at its end.
     pub(crate) fn render(&self, indent: usize) -> String {
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.align.len()).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
@@ -131,9 +122,7 @@ impl Table {
 
 /// The text with every control character replaced: an interface name may hold escape sequences.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { '?' } else { character })
-        .collect()
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
 #[cfg(test)]
@@ -179,14 +168,9 @@ mod tests {
 
     #[test]
     fn spans_have_two_units() {
-        for (seconds, text) in [
-            (0.4, "0s"),
-            (59.9, "59s"),
-            (185.0, "3m 05s"),
-            (3720.0, "1h 02m"),
-            (1_047_600.0, "12d 03h"),
-            (-1.0, "0s"),
-        ] {
+        for (seconds, text) in
+            [(0.4, "0s"), (59.9, "59s"), (185.0, "3m 05s"), (3720.0, "1h 02m"), (1_047_600.0, "12d 03h"), (-1.0, "0s")]
+        {
             assert_eq!(span(seconds), text);
         }
     }

@@ -23,23 +23,11 @@ pub(super) fn init(verbosity: &Verbosity, daemon: bool) {
         // The journal stamps the time itself and takes the level from the prefix (sd-daemon(3)).
         builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
     } else if daemon {
-        builder.format(|out, record| {
-            writeln!(
-                out,
-                "{} {:5} {}",
-                out.timestamp_seconds(),
-                record.level(),
-                record.args()
-            )
-        });
+        builder
+            .format(|out, record| writeln!(out, "{} {:5} {}", out.timestamp_seconds(), record.level(), record.args()));
     } else {
         builder.format(|out, record| {
-            writeln!(
-                out,
-                "xbr: {}: {}",
-                record.level().as_str().to_ascii_lowercase(),
-                record.args()
-            )
+            writeln!(out, "xbr: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
         });
     }
     // A test may have set a logger before.

@@ -32,17 +32,9 @@ fn class_name(class: Class) -> &'static str {
 }
 
 fn as_table() -> String {
-    let mut table = Table::new(&[
-        ("REASON", Align::Left),
-        ("CLASS", Align::Left),
-        ("MEANING", Align::Left),
-    ]);
+    let mut table = Table::new(&[("REASON", Align::Left), ("CLASS", Align::Left), ("MEANING", Align::Left)]);
     for reason in Reason::ALL {
-        table.row(&[
-            reason.name().into(),
-            class_name(reason.class()).into(),
-            reason.describe().trim().into(),
-        ]);
+        table.row(&[reason.name().into(), class_name(reason.class()).into(), reason.describe().trim().into()]);
     }
     table.render(0)
 }
@@ -72,10 +64,7 @@ mod tests {
         assert_eq!(table.lines().count(), Reason::ALL.len() + 1);
         let mut lines = table.lines();
         assert_eq!(lines.next(), Some("REASON               CLASS    MEANING"));
-        assert_eq!(
-            lines.next(),
-            Some("forwarded_tc         fast     Forwarded by the tc program.")
-        );
+        assert_eq!(lines.next(), Some("forwarded_tc         fast     Forwarded by the tc program."));
         let parsed: serde_json::Value = serde_json::from_str(&as_json()).unwrap();
         let list = parsed["reasons"].as_array().unwrap();
         assert_eq!(list.len(), Reason::ALL.len());

@@ -34,10 +34,7 @@ fn known(name: &str) -> Option<Reason> {
 pub(crate) fn identity(snapshot: &Snapshot) -> String {
     let path = if snapshot.active { "on" } else { "SUSPENDED" };
     let up = span(snapshot.uptime_seconds);
-    format!(
-        "xbr {}, pid {}, up {up}, kernel {}, fast path {path}",
-        snapshot.daemon, snapshot.pid, snapshot.kernel
-    )
+    format!("xbr {}, pid {}, up {up}, kernel {}, fast path {path}", snapshot.daemon, snapshot.pid, snapshot.kernel)
 }
 
 /// "netfilter (nft table bridge filter)": a reason and the finding behind it.
@@ -50,11 +47,7 @@ pub(crate) fn because(reason: &str, detail: Option<&str>) -> String {
 
 /// "fdb 42/65536".
 pub(crate) fn fill(table: &TableFill) -> String {
-    let refused = if table.refused > 0 {
-        format!(" ({} found no room)", table.refused)
-    } else {
-        String::new()
-    };
+    let refused = if table.refused > 0 { format!(" ({} found no room)", table.refused) } else { String::new() };
     format!("{} {}/{}{refused}", table.name, table.used, table.capacity)
 }
 
@@ -65,11 +58,7 @@ fn section(snapshot: &Snapshot, details: bool) -> String {
         line(&mut text, &format!("tables: {}", fills.join(", ")));
     }
     if details && !snapshot.resyncs.is_empty() {
-        let causes: Vec<String> = snapshot
-            .resyncs
-            .iter()
-            .map(|(cause, times)| format!("{cause} {times}"))
-            .collect();
+        let causes: Vec<String> = snapshot.resyncs.iter().map(|(cause, times)| format!("{cause} {times}")).collect();
         line(&mut text, &format!("resyncs: {}", causes.join(", ")));
     }
     for warning in &snapshot.warnings {
@@ -95,24 +84,15 @@ fn bridge_text(bridge: &BridgeStatus, details: bool) -> String {
     if !bridge.present {
         return format!("{name}: does not exist; waiting for it\n");
     }
-    let vlans = if bridge.vlan_filtering {
-        format!("VLAN-aware ({})", bridge.vlan_protocol)
-    } else {
-        "VLAN-unaware".into()
-    };
+    let vlans =
+        if bridge.vlan_filtering { format!("VLAN-aware ({})", bridge.vlan_protocol) } else { "VLAN-unaware".into() };
     let ports = plural(bridge.ports.len(), "port");
     let fast = bridge.ports.iter().filter(|port| port.accelerated).count();
     let entries = bridge.fdb_entries;
     let noun = if entries == 1 { "entry" } else { "entries" };
     let mut text = format!("{name}: {vlans}, {ports}, {fast} accelerated, {entries} FDB {noun}\n");
     if let Some(reason) = &bridge.slow_reason {
-        line(
-            &mut text,
-            &format!(
-                "  all of it is slow: {}",
-                because(reason, bridge.slow_detail.as_deref())
-            ),
-        );
+        line(&mut text, &format!("  all of it is slow: {}", because(reason, bridge.slow_detail.as_deref())));
     }
     if !bridge.ports.is_empty() {
         text.push_str(&ports_table(&bridge.ports));
@@ -158,10 +138,7 @@ fn why_slow(port: &PortStatus) -> String {
     let mut parts = Vec::new();
     if !port.accelerated {
         let reason = port.slow_reason.as_deref().unwrap_or("no reason given");
-        parts.push(format!(
-            "NOT ACCELERATED: {}",
-            because(reason, port.slow_detail.as_deref())
-        ));
+        parts.push(format!("NOT ACCELERATED: {}", because(reason, port.slow_detail.as_deref())));
     }
     let top: Vec<String> = slow_reasons(port)
         .into_iter()
@@ -178,11 +155,7 @@ fn why_slow(port: &PortStatus) -> String {
 
 /// The port's reasons other than the fast ones, the most frequent first.
 fn slow_reasons(port: &PortStatus) -> Vec<(&str, u64)> {
-    let mut reasons: Vec<_> = port
-        .reasons
-        .iter()
-        .map(|(name, packets)| (name.as_str(), *packets))
-        .collect();
+    let mut reasons: Vec<_> = port.reasons.iter().map(|(name, packets)| (name.as_str(), *packets)).collect();
     reasons.retain(|(name, _)| !is_fast(name));
     reasons.sort_by(|one, other| other.1.cmp(&one.1).then(one.0.cmp(other.0)));
     reasons
@@ -195,11 +168,7 @@ fn port_details(port: &PortStatus) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(text, "    sent: {} packets, {} bytes", sent.packets, sent.bytes);
     if port.dropped.packets > 0 {
-        let _ = writeln!(
-            text,
-            "    dropped: {} packets, {} bytes",
-            port.dropped.packets, port.dropped.bytes
-        );
+        let _ = writeln!(text, "    dropped: {} packets, {} bytes", port.dropped.packets, port.dropped.bytes);
     }
     if port.reasons.is_empty() {
         text.push_str("    nothing received yet\n");
@@ -211,19 +180,10 @@ fn port_details(port: &PortStatus) -> String {
         ("BYTES", Align::Right),
         ("MEANING", Align::Left),
     ]);
-    let fast = port
-        .reasons
-        .iter()
-        .map(|(name, packets)| (name.as_str(), *packets))
-        .filter(|(name, _)| is_fast(name));
+    let fast = port.reasons.iter().map(|(name, packets)| (name.as_str(), *packets)).filter(|(name, _)| is_fast(name));
     for (name, packets) in fast.chain(slow_reasons(port)) {
         let bytes = port.reason_bytes.get(name).copied().unwrap_or_default();
-        table.row(&[
-            name.into(),
-            packets.to_string(),
-            bytes.to_string(),
-            meaning(name).into(),
-        ]);
+        table.row(&[name.into(), packets.to_string(), bytes.to_string(), meaning(name).into()]);
     }
     text + &table.render(4)
 }
@@ -239,11 +199,7 @@ fn vlans_table(bridge: &BridgeStatus) -> String {
     ]);
     for vlan in &bridge.vlans {
         table.row(&[
-            if vlan.vlan == 0 {
-                "all".into()
-            } else {
-                vlan.vlan.to_string()
-            },
+            if vlan.vlan == 0 { "all".into() } else { vlan.vlan.to_string() },
             percent(fast_share(vlan.fast, vlan.slow, crate::status::Count::default())),
             vlan.fast.packets.to_string(),
             vlan.fast.bytes.to_string(),
@@ -311,16 +267,7 @@ br9: does not exist; waiting for it
         other.bridges[0].slow_reason = Some("bridge_promisc".into());
         other.bridges[0].slow_detail = Some("br1 is promiscuous".into());
         other.bridges[0].ports[0].reasons.insert("of_a_later_version".into(), 3);
-        let text = render(
-            &[
-                Snapshot {
-                    bridges: Vec::new(),
-                    ..snapshot()
-                },
-                other,
-            ],
-            false,
-        );
+        let text = render(&[Snapshot { bridges: Vec::new(), ..snapshot() }, other], false);
         let expected = "\
 no bridge to serve yet
 

@@ -56,24 +56,13 @@ pub(super) fn execute(args: &StatusArgs) -> Result<(), Failure> {
         None => snapshots,
     };
     // --check judges before the JSON takes the snapshots, and speaks after it.
-    let faults = if args.check {
-        faults(&shown, &silent)
-    } else {
-        Vec::new()
-    };
-    let text = if args.json || args.pretty {
-        as_json(shown, args.pretty)?
-    } else {
-        render(&shown, args.details)
-    };
+    let faults = if args.check { faults(&shown, &silent) } else { Vec::new() };
+    let text = if args.json || args.pretty { as_json(shown, args.pretty)? } else { render(&shown, args.details) };
     emit(&text)?;
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(
-        Exit::Degraded,
-        format!("not accelerated: {}", faults.join(", ")),
-    ))
+    Err(Failure::new(Exit::Degraded, format!("not accelerated: {}", faults.join(", "))))
 }
 
 /// The snapshots reduced to one bridge; daemons that do not serve it are left out.
@@ -81,26 +70,15 @@ pub(super) fn execute(args: &StatusArgs) -> Result<(), Failure> {
 /// # Errors
 /// No daemon serves it.
 pub(crate) fn select(mut snapshots: Vec<Snapshot>, bridge: &str) -> Result<Vec<Snapshot>, Failure> {
-    let mut served: Vec<_> = snapshots
-        .iter()
-        .flat_map(|one| &one.bridges)
-        .map(|one| one.ifname.clone())
-        .collect();
+    let mut served: Vec<_> = snapshots.iter().flat_map(|one| &one.bridges).map(|one| one.ifname.clone()).collect();
     for snapshot in &mut snapshots {
         snapshot.bridges.retain(|one| one.ifname == bridge);
     }
     snapshots.retain(|snapshot| !snapshot.bridges.is_empty());
     if snapshots.is_empty() {
         served.sort_unstable();
-        let served = if served.is_empty() {
-            "no bridge".to_owned()
-        } else {
-            served.join(", ")
-        };
-        return Err(Failure::new(
-            Exit::Failed,
-            format!("bridge \"{bridge}\" is not served by xbr; served: {served}"),
-        ));
+        let served = if served.is_empty() { "no bridge".to_owned() } else { served.join(", ") };
+        return Err(Failure::new(Exit::Failed, format!("bridge \"{bridge}\" is not served by xbr; served: {served}")));
     }
     Ok(snapshots)
 }
@@ -110,10 +88,7 @@ fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
     let mut faults = silent.to_vec();
     for snapshot in snapshots {
         if !snapshot.active {
-            faults.push(format!(
-                "everything of pid {} (the fast path is suspended)",
-                snapshot.pid
-            ));
+            faults.push(format!("everything of pid {} (the fast path is suspended)", snapshot.pid));
             continue;
         }
         for bridge in &snapshot.bridges {
@@ -121,11 +96,7 @@ fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
                 faults.push(format!("{} (no such bridge now)", bridge.ifname));
             }
             for port in bridge.ports.iter().filter(|port| !port.accelerated) {
-                let why = port
-                    .slow_reason
-                    .as_deref()
-                    .or(bridge.slow_reason.as_deref())
-                    .unwrap_or("no reason given");
+                let why = port.slow_reason.as_deref().or(bridge.slow_reason.as_deref()).unwrap_or("no reason given");
                 faults.push(format!("{}/{} ({why})", bridge.ifname, port.ifname));
             }
         }
@@ -147,17 +118,10 @@ fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
 
 fn as_json(snapshots: Vec<Snapshot>, pretty: bool) -> Result<String, Failure> {
     let merged = merge(snapshots);
-    let text = if pretty {
-        serde_json::to_string_pretty(&merged)
-    } else {
-        serde_json::to_string(&merged)
-    };
+    let text = if pretty { serde_json::to_string_pretty(&merged) } else { serde_json::to_string(&merged) };
     match text {
         Ok(text) => Ok(text + "\n"),
-        Err(reason) => Err(Failure::new(
-            Exit::Failed,
-            format!("the status cannot be written as JSON: {reason}"),
-        )),
+        Err(reason) => Err(Failure::new(Exit::Failed, format!("the status cannot be written as JSON: {reason}"))),
     }
 }
 
@@ -219,12 +183,7 @@ mod tests {
         let merged: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(merged["version"], 1);
         assert_eq!(merged["pid"], 4343);
-        let names: Vec<_> = merged["bridges"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|bridge| &bridge["ifname"])
-            .collect();
+        let names: Vec<_> = merged["bridges"].as_array().unwrap().iter().map(|bridge| &bridge["ifname"]).collect();
         assert_eq!(names, ["br0", "br1", "br9"]);
         assert_eq!(merged["bridges"][0]["ports"][0]["ifname"], "eth0");
         assert_eq!(merged["bridges"][0]["ports"][0]["fast"]["packets"], 1_234_567);
@@ -240,15 +199,9 @@ mod tests {
         assert_eq!(picked[0].bridges.len(), 1);
         let failure = select(vec![other_daemon(), snapshot()], "br7").unwrap_err();
         assert_eq!(failure.exit, Exit::Failed);
-        assert_eq!(
-            failure.message,
-            "bridge \"br7\" is not served by xbr; served: br0, br1, br9"
-        );
+        assert_eq!(failure.message, "bridge \"br7\" is not served by xbr; served: br0, br1, br9");
         let failure = select(vec![Snapshot::default()], "br7").unwrap_err();
-        assert_eq!(
-            failure.message,
-            "bridge \"br7\" is not served by xbr; served: no bridge"
-        );
+        assert_eq!(failure.message, "bridge \"br7\" is not served by xbr; served: no bridge");
     }
 
     #[test]
@@ -256,14 +209,8 @@ mod tests {
         let found = faults(&[snapshot()], &[]);
         assert_eq!(found, ["br0/tap3 (tc_filter)", "br9 (no such bridge now)"]);
         assert!(faults(&select(vec![other_daemon()], "br1").unwrap(), &[]).is_empty());
-        let suspended = Snapshot {
-            active: false,
-            ..snapshot()
-        };
-        assert_eq!(
-            faults(&[suspended], &[]),
-            ["everything of pid 4242 (the fast path is suspended)"]
-        );
+        let suspended = Snapshot { active: false, ..snapshot() };
+        assert_eq!(faults(&[suspended], &[]), ["everything of pid 4242 (the fast path is suspended)"]);
         assert_eq!(faults(&[], &["the daemon with pid 1 hangs".into()]).len(), 1);
     }
 }

@@ -6,9 +6,7 @@ use crate::config::HookChoice;
 fn config(line: &str) -> Result<crate::config::RunConfig, String> {
     let words = std::iter::once("xbr").chain(line.split(' ').map(|word| if word == "''" { "" } else { word }));
     match Cli::try_parse_from(words) {
-        Ok(Cli {
-            verb: Verb::Run(run), ..
-        }) => run.config().map_err(|failure| {
+        Ok(Cli { verb: Verb::Run(run), .. }) => run.config().map_err(|failure| {
             assert_eq!(failure.exit, Exit::Usage);
             failure.message
         }),
@@ -42,14 +40,9 @@ fn run_has_defaults_and_verbs_may_be_short() {
     let config = config("ru --all").unwrap();
     assert!(config.all && config.bridges.is_empty() && config.ports.is_empty() && config.hooks.is_empty());
     assert_eq!(config.fdb_size, 65536);
+    assert!(matches!(Cli::try_parse_from(["xbr", "st"]).unwrap().verb, Verb::Status(_)));
     assert!(matches!(
-        Cli::try_parse_from(["xbr", "st"]).unwrap().verb,
-        Verb::Status(_)
-    ));
-    assert!(matches!(
-        Cli::try_parse_from(["xbr", "t", "br0", "-b", "-n", "3", "-d", "0.5"])
-            .unwrap()
-            .verb,
+        Cli::try_parse_from(["xbr", "t", "br0", "-b", "-n", "3", "-d", "0.5"]).unwrap().verb,
         Verb::Top(_)
     ));
 }
@@ -57,18 +50,9 @@ fn run_has_defaults_and_verbs_may_be_short() {
 #[test]
 fn bad_input_is_one_line_that_names_it() {
     for (line, message) in [
-        (
-            "run",
-            "no bridge is named: use xbr run BRIDGE, or --all for every bridge",
-        ),
-        (
-            "run br0 --all",
-            "both --all and bridge \"br0\" are given: use one of them",
-        ),
-        (
-            "run br0 --hook e=tc --hook e=xdp",
-            "port \"e\" has two different --hook options: keep one",
-        ),
+        ("run", "no bridge is named: use xbr run BRIDGE, or --all for every bridge"),
+        ("run br0 --all", "both --all and bridge \"br0\" are given: use one of them"),
+        ("run br0 --hook e=tc --hook e=xdp", "port \"e\" has two different --hook options: keep one"),
         (
             "run br0 --hook e=ebpf",
             "invalid value 'e=ebpf' for '--hook <PORT=HOOK>': unknown hook \"ebpf\": use auto, xdp, tc or off (try --help)",
@@ -101,18 +85,9 @@ fn bad_input_is_one_line_that_names_it() {
             "run br0 --overrule frob",
             "invalid value 'frob' for '--overrule <REASON>': there is no such reason: use one of netfilter, bridge_promisc, tc_filter, foreign_xdp (try --help)",
         ),
-        (
-            "run br0 --fdb-size 15",
-            "invalid value '15' for '--fdb-size <N>': 15 is not in 16..=4194304 (try --help)",
-        ),
-        (
-            "run br0 --prot eth0",
-            "unexpected argument '--prot' found; a similar argument exists: '--port' (try --help)",
-        ),
-        (
-            "run br0 --port",
-            "a value is required for '--port <DEV>' but none was supplied (try --help)",
-        ),
+        ("run br0 --fdb-size 15", "invalid value '15' for '--fdb-size <N>': 15 is not in 16..=4194304 (try --help)"),
+        ("run br0 --prot eth0", "unexpected argument '--prot' found; a similar argument exists: '--port' (try --help)"),
+        ("run br0 --port", "a value is required for '--port <DEV>' but none was supplied (try --help)"),
         ("frob", "unrecognized subcommand 'frob' (try --help)"),
     ] {
         let got = config(line).unwrap_err();
@@ -135,12 +110,7 @@ fn bad_input_is_one_line_that_names_it() {
 #[test]
 fn the_main_help_documents_exit_codes() {
     let help = Cli::command().render_long_help().to_string();
-    for line in [
-        "  3  no daemon answers",
-        "  4  status --check: something is not accelerated",
-        "Verbs:",
-        "Examples:",
-    ] {
+    for line in ["  3  no daemon answers", "  4  status --check: something is not accelerated", "Verbs:", "Examples:"] {
         assert!(help.contains(line), "{help}");
     }
     assert!(!help.contains("completions"), "{help}");

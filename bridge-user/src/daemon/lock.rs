@@ -38,7 +38,8 @@ impl Lock {
             }
             Err((mut file, nix::Error::EWOULDBLOCK)) => {
                 let mut holder = String::new();
-                let holder = file.read_to_string(&mut holder).map_or_else(|_| String::new(), |_| holder.trim().to_owned());
+                let holder =
+                    file.read_to_string(&mut holder).map_or_else(|_| String::new(), |_| holder.trim().to_owned());
                 Err(Failure::new(
                     Exit::Busy,
                     format!("bridge {bridge}: another xbr run (pid {holder}) serves it; stop that one first"),

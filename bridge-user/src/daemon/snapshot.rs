@@ -61,7 +61,8 @@ fn warnings(world: &World) -> Vec<String> {
         warnings.push(full_table(refused));
     }
     if !world.plan.bridges.is_empty() && !world.programs.coherent {
-        warnings.push("the bridge's tracepoints are not attached: FDB changes are followed by netlink alone".to_owned());
+        warnings
+            .push("the bridge's tracepoints are not attached: FDB changes are followed by netlink alone".to_owned());
     }
     for (ifindex, port) in &world.plan.ports {
         if let Some(why) = world.attachments.get(*ifindex).and_then(|hooked| hooked.xdp_refused()) {

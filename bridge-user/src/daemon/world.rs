@@ -51,13 +51,25 @@ pub(super) struct World {
     locks: BTreeMap<String, Lock>,
     /// Bridges that another instance serves; warned about once.
     elsewhere: BTreeSet<String>,
-    links_dirty: bool,
-    policy_dirty: bool,
-    fdb_dirty: HashSet<FdbKey>,
+    dirty: Dirty,
+    renewals: u32,
+    said: Said,
+}
+
+/// Which parts of the mirror are out of date.
+#[derive(Default)]
+struct Dirty {
+    links: bool,
+    policy: bool,
+    fdb_dump: bool,
+    fdb: HashSet<FdbKey>,
+}
+
+/// What was announced and is still so.
+#[derive(Default)]
+struct Said {
     waiting: bool,
     table_full: bool,
-    renewals: u32,
-    fdb_dump_due: bool,
 }
 
 impl World {
@@ -97,13 +109,9 @@ impl World {
             own_programs,
             locks,
             elsewhere: BTreeSet::new(),
-            links_dirty: false,
-            policy_dirty: false,
-            fdb_dirty: HashSet::new(),
-            waiting: false,
-            table_full: false,
+            dirty: Dirty::default(),
             renewals: 0,
-            fdb_dump_due: false,
+            said: Said::default(),
         })
     }
 
@@ -122,11 +130,11 @@ impl World {
     pub(super) fn note(&mut self, batch: &[Event]) {
         for event in batch {
             match event {
-                Event::Link(_) | Event::Vlan(_) => self.links_dirty = true,
+                Event::Link(_) | Event::Vlan(_) => self.dirty.links = true,
                 Event::Fdb(key) => {
-                    self.fdb_dirty.insert(*key);
+                    self.dirty.fdb.insert(*key);
                 }
-                Event::Tc(_) => self.policy_dirty = true,
+                Event::Tc(_) => self.dirty.policy = true,
                 Event::Overrun => self.suspend("netlink_overrun"),
             }
         }
@@ -140,14 +148,14 @@ impl World {
 
     /// Looks for policy that may have appeared without an event.
     pub(super) fn look_for_policy(&mut self) {
-        self.policy_dirty = true;
+        self.dirty.policy = true;
     }
 
     /// Renews the lease, after having asked about entries that the kernel side cancelled.
     pub(super) fn renew(&mut self) {
-        self.fdb_dirty.extend(self.sync.fdb.stale(&self.tables));
+        self.dirty.fdb.extend(self.sync.fdb.stale(&self.tables));
         self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
-        self.fdb_dump_due |= self.renewals == 0;
+        self.dirty.fdb_dump |= self.renewals == 0;
         self.settle();
         self.lease();
     }
@@ -158,16 +166,15 @@ impl World {
             self.resync("retry");
             return;
         }
-        if self.links_dirty {
-            if let Err(error) = self.refresh_links() {
-                self.lost_track("links", &*error);
-            }
-        } else if self.policy_dirty {
-            if let Err(error) = self.refresh_policy() {
-                self.lost_track("policy", &*error);
-            }
+        let refreshed = match (self.dirty.links, self.dirty.policy) {
+            (true, _) => self.refresh_links(),
+            (false, true) => self.refresh_policy(),
+            (false, false) => Ok(()),
+        };
+        if let Err(error) = refreshed {
+            self.lost_track("links", &*error);
         }
-        if (self.fdb_dump_due || !self.fdb_dirty.is_empty())
+        if (self.dirty.fdb_dump || !self.dirty.fdb.is_empty())
             && let Err(error) = self.refresh_fdb()
         {
             self.lost_track("fdb", &*error);
@@ -224,7 +231,7 @@ impl World {
     }
 
     fn refresh_all(&mut self) -> Result<(), Error> {
-        self.fdb_dirty.clear();
+        self.dirty.fdb.clear();
         self.dump_fdb()?;
         self.refresh_links()
     }
@@ -238,8 +245,8 @@ impl World {
     }
 
     fn refresh_fdb(&mut self) -> Result<(), Error> {
-        let keys: Vec<FdbKey> = self.fdb_dirty.drain().collect();
-        if std::mem::take(&mut self.fdb_dump_due) || keys.len() > MANY {
+        let keys: Vec<FdbKey> = self.dirty.fdb.drain().collect();
+        if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY {
             self.dump_fdb()?;
             self.sync.apply(&mut self.tables, &self.plan)?;
             self.announce_full_table();
@@ -255,7 +262,7 @@ impl World {
     }
 
     fn refresh_links(&mut self) -> Result<(), Error> {
-        self.links_dirty = false;
+        self.dirty.links = false;
         self.model.vlans = self.requests.vlans()?;
         self.model.links = self.requests.links()?;
         for link in self.model.links.values_mut() {
@@ -265,7 +272,7 @@ impl World {
     }
 
     fn refresh_policy(&mut self) -> Result<(), Error> {
-        self.policy_dirty = false;
+        self.dirty.policy = false;
         let served = self.served();
         let devices: Vec<(IfIndex, String)> = self
             .model
@@ -336,20 +343,21 @@ impl World {
             .filter(|name| !self.plan.bridges.values().any(|bridge| bridge.name == **name))
             .collect();
         let waiting = self.plan.bridges.is_empty() || !absent.is_empty();
-        if waiting && !self.waiting {
-            let names = if absent.is_empty() { "any bridge".to_owned() } else { format!("bridge {}", absent.join(", ")) };
+        if waiting && !self.said.waiting {
+            let names =
+                if absent.is_empty() { "any bridge".to_owned() } else { format!("bridge {}", absent.join(", ")) };
             info!("waiting for {names}");
         }
-        self.waiting = waiting;
+        self.said.waiting = waiting;
         self.announce_full_table();
     }
 
     fn announce_full_table(&mut self) {
         let (_, refused) = self.sync.fdb.fill();
-        if refused > 0 && !self.table_full {
+        if refused > 0 && !self.said.table_full {
             warn!("{}", full_table(refused));
         }
-        self.table_full = refused > 0;
+        self.said.table_full = refused > 0;
     }
 }
 

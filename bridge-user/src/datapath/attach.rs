@@ -112,7 +112,10 @@ impl Attachments {
     pub fn attach_missing(&mut self, programs: &mut Programs, plan: &Plan) -> bool {
         let mut changed = false;
         for (ifindex, port) in &plan.ports {
-            if !port.hook.tc || port.slot.is_none() || self.hooked.contains_key(ifindex) || self.refused.contains_key(ifindex)
+            if !port.hook.tc
+                || port.slot.is_none()
+                || self.hooked.contains_key(ifindex)
+                || self.refused.contains_key(ifindex)
             {
                 continue;
             }

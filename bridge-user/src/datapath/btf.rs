@@ -87,10 +87,7 @@ impl Btf {
 
     fn load_from(folder: &Path, module: &str) -> Result<Self, BtfError> {
         let path = folder.join("vmlinux");
-        let base = fs::read(&path).map_err(|source| BtfError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let base = fs::read(&path).map_err(|source| BtfError::Read { path: path.clone(), source })?;
         let base = Section::parse(base, 1, 0).map_err(|what| malformed(&path.to_string_lossy(), what))?;
         let path = folder.join(module);
         let split = match fs::read(&path) {
@@ -133,13 +130,8 @@ impl Btf {
             let member = self
                 .find(at, name, RESOLVE_DEPTH, &mut budget)
                 .map_err(|what| malformed(&passed, what))?
-                .ok_or_else(|| BtfError::NoMember {
-                    structure: passed.clone(),
-                    member: (*name).to_owned(),
-                })?;
-            bits = bits
-                .checked_add(member.bits)
-                .ok_or_else(|| malformed(&passed, "an offset is too large"))?;
+                .ok_or_else(|| BtfError::NoMember { structure: passed.clone(), member: (*name).to_owned() })?;
+            bits = bits.checked_add(member.bits).ok_or_else(|| malformed(&passed, "an offset is too large"))?;
             passed = format!("{passed}.{name}");
             if member.is_bit_field {
                 return Err(BtfError::BitField(passed));
@@ -190,11 +182,7 @@ impl Btf {
             if id == 0 {
                 return Ok(None);
             }
-            let section = self
-                .split
-                .as_ref()
-                .filter(|split| id >= split.first_id)
-                .unwrap_or(&self.base);
+            let section = self.split.as_ref().filter(|split| id >= split.first_id).unwrap_or(&self.base);
             let record = section.record(id).ok_or("a type id points nowhere")?;
             match record.alias_of() {
                 Some(target) => id = target,
@@ -205,21 +193,12 @@ impl Btf {
     }
 
     fn is_named(&self, name: u32, wanted: &str) -> bool {
-        let section = self
-            .split
-            .as_ref()
-            .filter(|split| name >= split.first_string)
-            .unwrap_or(&self.base);
-        let rest = section
-            .strings(name)
-            .and_then(|rest| rest.strip_prefix(wanted.as_bytes()));
+        let section = self.split.as_ref().filter(|split| name >= split.first_string).unwrap_or(&self.base);
+        let rest = section.strings(name).and_then(|rest| rest.strip_prefix(wanted.as_bytes()));
         rest.is_some_and(|rest| rest.first() == Some(&0))
     }
 }
 
 fn malformed(object: &str, what: &'static str) -> BtfError {
-    BtfError::Malformed {
-        object: object.to_owned(),
-        what,
-    }
+    BtfError::Malformed { object: object.to_owned(), what }
 }

@@ -27,14 +27,8 @@ const BPF: &str = "bpf";
 /// `TC_H_CLSACT` and `TC_H_INGRESS` are one number: a device has one of the two qdiscs at most.
 const PARENT: TcHandle = TcHandle::CLSACT;
 /// The parents of the filters on either side of clsact.
-const INGRESS_SIDE: TcHandle = TcHandle {
-    major: u16::MAX,
-    minor: TcHandle::MIN_INGRESS,
-};
-const EGRESS_SIDE: TcHandle = TcHandle {
-    major: u16::MAX,
-    minor: TcHandle::MIN_EGRESS,
-};
+const INGRESS_SIDE: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
+const EGRESS_SIDE: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_EGRESS };
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_NEWTFILTER: u16 = 44;
@@ -85,31 +79,23 @@ pub fn ensure(ifindex: IfIndex) -> Result<bool, ClsactError> {
     let failed = failure(ifindex, "add a clsact qdisc");
     let mut rtnl = Rtnl::open().map_err(&failed)?;
     let mut message = tc_message(ifindex, PARENT);
-    message.header.handle = TcHandle {
-        major: u16::MAX,
-        minor: 0,
-    };
+    message.header.handle = TcHandle { major: u16::MAX, minor: 0 };
     message.attributes.push(TcAttribute::Kind(CLSACT.to_owned()));
-    let added = rtnl.change(
-        RouteNetlinkMessage::NewQueueDiscipline(message),
-        NLM_F_CREATE | NLM_F_EXCL,
-    );
+    let added = rtnl.change(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL);
     match added {
         Ok(()) => Ok(true),
         // tc_modify_qdisc answers so whatever the qdisc in that place is.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
             match qdisc(&mut rtnl, ifindex).map_err(&failed)?.as_deref() {
                 Some(CLSACT) => Ok(false),
-                Some(INGRESS) => Err(ClsactError::Ingress {
-                    device: device_name(ifindex),
-                }),
+                Some(INGRESS) => Err(ClsactError::Ingress { device: device_name(ifindex) }),
                 _ => Err(failed(error)),
             }
         }
         // qdisc_create knows no qdisc of that name.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Err(ClsactError::Unknown {
-            device: device_name(ifindex),
-        }),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Err(ClsactError::Unknown { device: device_name(ifindex) })
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -126,16 +112,12 @@ pub fn remove_if_empty(ifindex: IfIndex) -> Result<(), ClsactError> {
     }
     for side in [INGRESS_SIDE, EGRESS_SIDE] {
         let filters = rtnl
-            .dump(
-                &RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, side)),
-                |kind, _| Ok((kind == RTM_NEWTFILTER).then_some(())),
-            )
+            .dump(&RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, side)), |kind, _| {
+                Ok((kind == RTM_NEWTFILTER).then_some(()))
+            })
             .map_err(&failed)?;
         if !filters.is_empty() {
-            debug!(
-                "{}: the clsact qdisc stays: somebody's filters are on it",
-                device_name(ifindex)
-            );
+            debug!("{}: the clsact qdisc stays: somebody's filters are on it", device_name(ifindex));
             return Ok(());
         }
     }
@@ -169,34 +151,18 @@ pub fn leftovers(ifindex: IfIndex) -> Result<Vec<Leftover>, ClsactError> {
 pub fn remove_leftovers(ifindex: IfIndex) -> Result<(), ClsactError> {
     let failed = failure(ifindex, "delete a filter that an earlier instance left on ingress");
     let mut rtnl = Rtnl::open().map_err(&failed)?;
-    for Leftover {
-        name,
-        program,
-        header,
-        chain,
-    } in own_filters(&mut rtnl, ifindex).map_err(&failed)?
-    {
+    for Leftover { name, program, header, chain } in own_filters(&mut rtnl, ifindex).map_err(&failed)? {
         let attributes = vec![TcAttribute::Kind(BPF.to_owned()), TcAttribute::Chain(chain)];
         let message = TcMessage::from_parts(header, attributes);
         gone_is_fine(rtnl.change(RouteNetlinkMessage::DelTrafficFilter(message), 0)).map_err(&failed)?;
-        debug!(
-            "{}: deleted the filter {name} (program {})",
-            device_name(ifindex),
-            program.unwrap_or_default()
-        );
+        debug!("{}: deleted the filter {name} (program {})", device_name(ifindex), program.unwrap_or_default());
     }
     Ok(())
 }
 
 fn own_filters(rtnl: &mut Rtnl, ifindex: IfIndex) -> io::Result<Vec<Leftover>> {
     let request = RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, INGRESS_SIDE));
-    rtnl.dump(&request, |kind, payload| {
-        if kind == RTM_NEWTFILTER {
-            own_filter(ifindex, payload)
-        } else {
-            Ok(None)
-        }
-    })
+    rtnl.dump(&request, |kind, payload| if kind == RTM_NEWTFILTER { own_filter(ifindex, payload) } else { Ok(None) })
 }
 
 /// Reads one row of a filter dump; `None` if it is not a filter of xbr's.
@@ -215,12 +181,7 @@ fn own_filter(ifindex: IfIndex, payload: &[u8]) -> io::Result<Option<Leftover>> 
         return Ok(None);
     };
     let chain = attributes.number(TCA_CHAIN).unwrap_or_default();
-    Ok(Some(Leftover {
-        name,
-        program: options.number(TCA_BPF_ID),
-        header,
-        chain,
-    }))
+    Ok(Some(Leftover { name, program: options.number(TCA_BPF_ID), header, chain }))
 }
 
 /// The kind of qdisc on the device's ingress: clsact, ingress, or none.
@@ -228,14 +189,11 @@ fn own_filter(ifindex: IfIndex, payload: &[u8]) -> io::Result<Option<Leftover>> 
 /// By a dump of all devices: the request for a single qdisc is answered on the multicast group as well
 /// (`tc_get_qdisc` of 6.1), as if there had been a change.
 fn qdisc(rtnl: &mut Rtnl, ifindex: IfIndex) -> io::Result<Option<String>> {
-    let kinds = rtnl.dump(
-        &RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()),
-        |kind, payload| {
-            let (header, attributes) = split(payload)?;
-            let wanted = kind == RTM_NEWQDISC && header.index == ifindex.cast_signed() && header.parent == PARENT;
-            Ok(attributes.text(TCA_KIND).filter(|_| wanted))
-        },
-    )?;
+    let kinds = rtnl.dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), |kind, payload| {
+        let (header, attributes) = split(payload)?;
+        let wanted = kind == RTM_NEWQDISC && header.index == ifindex.cast_signed() && header.parent == PARENT;
+        Ok(attributes.text(TCA_KIND).filter(|_| wanted))
+    })?;
     Ok(kinds.into_iter().next())
 }
 
@@ -263,11 +221,7 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn failure(ifindex: IfIndex, doing: &'static str) -> impl Fn(io::Error) -> ClsactError {
-    move |source| ClsactError::Request {
-        device: device_name(ifindex),
-        doing,
-        source,
-    }
+    move |source| ClsactError::Request { device: device_name(ifindex), doing, source }
 }
 
 fn device_name(ifindex: IfIndex) -> String {

@@ -68,7 +68,8 @@ impl Programs {
         if self.coherent {
             return;
         }
-        let attached = TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| self.attach_tracepoint(program, tracepoint));
+        let attached =
+            TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| self.attach_tracepoint(program, tracepoint));
         match attached {
             Ok(()) => self.coherent = true,
             Err(error) => debug!("cannot attach to the bridge's tracepoints: {}", chain(&error)),
@@ -100,7 +101,9 @@ fn fdb_offsets() -> Option<(u32, u32)> {
     match (offset(&["key", "addr"]), offset(&["key", "vlan_id"])) {
         (Ok(addr), Ok(vlan)) => Some((addr, vlan)),
         (Err(error), _) | (_, Err(error)) => {
-            warn!("the bridge's BTF does not tell where an FDB entry has its address ({error}); netlink alone keeps the table true");
+            warn!(
+                "the bridge's BTF does not tell where an FDB entry has its address ({error}); netlink alone keeps the table true"
+            );
             None
         }
     }
@@ -132,7 +135,7 @@ fn at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().is_ok_and(|current| current >= KernelVersion::new(major, minor, 0))
 }
 
-/// CAP_NET_ADMIN (12), CAP_PERFMON (38) and CAP_BPF (39) among the effective capabilities.
+/// `CAP_NET_ADMIN` (12), `CAP_PERFMON` (38) and `CAP_BPF` (39) among the effective capabilities.
 fn has_capabilities() -> bool {
     const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

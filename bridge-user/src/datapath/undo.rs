@@ -97,15 +97,7 @@ impl Undo {
         // The time keeps apart what has one process id: instances in different pid namespaces.
         let stem = format!("{netns}-{}-{:x}", std::process::id(), now.as_nanos());
         let netns_cookie = netns_cookie()?;
-        Ok(Self {
-            run_dir: run_dir.to_owned(),
-            netns,
-            stem,
-            boot,
-            netns_cookie,
-            devices: Vec::new(),
-            file: None,
-        })
+        Ok(Self { run_dir: run_dir.to_owned(), netns, stem, boot, netns_cookie, devices: Vec::new(), file: None })
     }
 
     /// Records a change to a device. Where it is harmless to undo what was not done, this belongs before the change. A
@@ -137,10 +129,7 @@ impl Undo {
         let entries = match fs::read_dir(&self.run_dir) {
             Ok(entries) => entries,
             Err(error) => {
-                warn!(
-                    "cannot look for what a dead instance left to undo in {}: {error}",
-                    self.run_dir.display()
-                );
+                warn!("cannot look for what a dead instance left to undo in {}: {error}", self.run_dir.display());
                 return Vec::new();
             }
         };
@@ -176,22 +165,12 @@ impl Undo {
         for device in found {
             merge(&mut merged, device);
         }
-        merged
-            .into_iter()
-            .map(|device| (device.ifindex, device.name, device.changes.into_iter().collect()))
-            .collect()
+        merged.into_iter().map(|device| (device.ifindex, device.name, device.changes.into_iter().collect())).collect()
     }
 
     /// Returns whether that was new.
     fn add(&mut self, ifindex: IfIndex, name: &str, changes: impl IntoIterator<Item = Change>) -> bool {
-        merge(
-            &mut self.devices,
-            Device {
-                ifindex,
-                name: name.to_owned(),
-                changes: changes.into_iter().collect(),
-            },
-        )
+        merge(&mut self.devices, Device { ifindex, name: name.to_owned(), changes: changes.into_iter().collect() })
     }
 
     fn path(&self, suffix: &str) -> PathBuf {
@@ -201,16 +180,9 @@ impl Undo {
     /// Brings the file up to date, and logs it if that fails. Returns whether the file is up to date.
     fn store(&mut self) -> bool {
         let path = self.path(SUFFIX);
-        let stored = if self.devices.is_empty() {
-            self.clear(&path)
-        } else {
-            self.replace(&path)
-        };
+        let stored = if self.devices.is_empty() { self.clear(&path) } else { self.replace(&path) };
         if let Err(error) = &stored {
-            warn!(
-                "cannot write {}: {error}; a crash would leave changes to devices behind",
-                path.display()
-            );
+            warn!("cannot write {}: {error}; a crash would leave changes to devices behind", path.display());
         }
         stored.is_ok()
     }
@@ -253,10 +225,7 @@ impl Undo {
     /// Whether a file in the folder belongs to this namespace.
     fn is_ours(&self, entry: &DirEntry, suffix: &str) -> bool {
         let path = entry.path();
-        let netns = path
-            .file_stem()
-            .and_then(OsStr::to_str)
-            .and_then(|stem| stem.split('-').next());
+        let netns = path.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.split('-').next());
         path.extension() == Some(OsStr::new(suffix)) && netns.and_then(|netns| netns.parse().ok()) == Some(self.netns)
     }
 
@@ -269,10 +238,7 @@ impl Undo {
         match lock(&path) {
             Ok(file) => file.map(|file| (path, file)),
             Err(error) => {
-                warn!(
-                    "cannot lock {}: {error}; what it may record is not undone",
-                    path.display()
-                );
+                warn!("cannot lock {}: {error}; what it may record is not undone", path.display());
                 None
             }
         }
@@ -309,9 +275,7 @@ fn remove(path: &Path) {
 
 /// Adds changes to the device they belong to. Returns whether that was new.
 fn merge(devices: &mut Vec<Device>, new: Device) -> bool {
-    let known = devices
-        .iter_mut()
-        .find(|device| device.ifindex == new.ifindex && device.name == new.name);
+    let known = devices.iter_mut().find(|device| device.ifindex == new.ifindex && device.name == new.name);
     let Some(known) = known else {
         devices.push(new);
         return true;

@@ -69,10 +69,7 @@ pub fn ask(run_dir: &Path) -> Result<Answers, Failure> {
     let (mine, elsewhere) = sockets(run_dir)?;
     // A daemon that hangs costs the whole patience; side by side, several cost no more than one.
     let heard: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = mine
-            .iter()
-            .map(|(pid, path)| (*pid, scope.spawn(|| ask_one(path))))
-            .collect();
+        let threads: Vec<_> = mine.iter().map(|(pid, path)| (*pid, scope.spawn(|| ask_one(path)))).collect();
         threads.into_iter().map(|(pid, thread)| (pid, thread.join())).collect()
     });
     let mut answers = Answers::default();
@@ -83,9 +80,7 @@ pub fn ask(run_dir: &Path) -> Result<Answers, Failure> {
             Ok(Err(Silence::Dead)) => {}
             Ok(Err(Silence::Forbidden)) => forbidden = true,
             Ok(Err(Silence::Trouble(what))) => answers.silent.push(format!("the daemon with pid {pid} {what}")),
-            Err(_) => answers
-                .silent
-                .push(format!("asking the daemon with pid {pid} failed unexpectedly")),
+            Err(_) => answers.silent.push(format!("asking the daemon with pid {pid} failed unexpectedly")),
         }
     }
     if !answers.snapshots.is_empty() {
@@ -119,10 +114,7 @@ fn no_daemon(run_dir: &Path, elsewhere: usize) -> Failure {
 /// The sockets of the calling thread's network namespace by process id, and the number of those of others.
 fn sockets(run_dir: &Path) -> Result<(Vec<(u32, PathBuf)>, usize), Failure> {
     let inode = namespace_inode().map_err(|reason| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot tell the network namespace from /proc: {reason}"),
-        )
+        Failure::new(Exit::Failed, format!("cannot tell the network namespace from /proc: {reason}"))
     })?;
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,
@@ -131,10 +123,7 @@ fn sockets(run_dir: &Path) -> Result<(Vec<(u32, PathBuf)>, usize), Failure> {
             let denied = reason.kind() == io::ErrorKind::PermissionDenied;
             let exit = if denied { Exit::Permission } else { Exit::Failed };
             let remedy = if denied { ": run as root" } else { "" };
-            return Err(Failure::new(
-                exit,
-                format!("cannot read {}: {reason}{remedy}", run_dir.display()),
-            ));
+            return Err(Failure::new(exit, format!("cannot read {}: {reason}{remedy}", run_dir.display())));
         }
     };
     let mut mine = Vec::new();
@@ -156,9 +145,9 @@ fn ask_one(path: &Path) -> Result<Snapshot, Silence> {
     let reply: Reply = serde_json::from_slice(&line)
         .map_err(|reason| Silence::Trouble(format!("answers in a form that this xbr does not know: {reason}")))?;
     match reply {
-        Reply { v, .. } if v != VERSION => Err(Silence::Trouble(format!(
-            "speaks protocol version {v}, this xbr {VERSION}: restart the daemon"
-        ))),
+        Reply { v, .. } if v != VERSION => {
+            Err(Silence::Trouble(format!("speaks protocol version {v}, this xbr {VERSION}: restart the daemon")))
+        }
         Reply { ok: Some(snapshot), .. } => Ok(snapshot),
         Reply { error: Some(error), .. } => Err(Silence::Trouble(format!("refuses: {}", error.message))),
         Reply { .. } => Err(Silence::Trouble("sent an empty reply".into())),
@@ -184,10 +173,7 @@ fn silence(reason: &io::Error) -> Silence {
 /// Sends one request and reads one line.
 fn converse(path: &Path, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut stream = connect_within(path, deadline)?;
-    let mut request = serde_json::to_vec(&Request {
-        v: VERSION,
-        method: "status".into(),
-    })?;
+    let mut request = serde_json::to_vec(&Request { v: VERSION, method: "status".into() })?;
     request.push(b'\n');
     stream.set_write_timeout(Some(left(deadline)?))?;
     match stream.write_all(&request) {
@@ -211,11 +197,7 @@ fn converse(path: &Path, deadline: Instant) -> io::Result<Vec<u8>> {
             return Err(io::Error::other("its reply is too large"));
         }
     }
-    if line.is_empty() {
-        Err(io::Error::other("it closed the connection"))
-    } else {
-        Ok(line)
-    }
+    if line.is_empty() { Err(io::Error::other("it closed the connection")) } else { Ok(line) }
 }
 
 /// Connects, waiting no longer than `deadline`: a UNIX socket whose backlog is full blocks `connect` until its send
@@ -224,11 +206,7 @@ fn connect_within(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let socket: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let wait = left(deadline)?;
     let seconds = i64::try_from(wait.as_secs()).unwrap_or(1);
-    setsockopt(
-        &socket,
-        sockopt::SendTimeout,
-        &TimeVal::new(seconds, i64::from(wait.subsec_micros())),
-    )?;
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, i64::from(wait.subsec_micros())))?;
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(UnixStream::from(socket))
 }
@@ -236,9 +214,5 @@ fn connect_within(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
 /// The time until `deadline`, at least a millisecond (zero would mean "for ever" to the kernel).
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(io::ErrorKind::TimedOut.into())
-    } else {
-        Ok(left.max(Duration::from_millis(1)))
-    }
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left.max(Duration::from_millis(1))) }
 }

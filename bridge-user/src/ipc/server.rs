@@ -82,10 +82,7 @@ impl Server {
         }
         let listener = std_unix::UnixListener::bind(&unfinished)?;
         // From here on, `server` removes the file when something fails.
-        let mut server = Self {
-            listener,
-            path: unfinished,
-        };
+        let mut server = Self { listener, path: unfinished };
         fs::set_permissions(&server.path, fs::Permissions::from_mode(0o660))?;
         server.listener.set_nonblocking(true)?;
         fs::rename(&server.path, &path)?;
@@ -104,10 +101,7 @@ impl Server {
         let listener = match self.listener.try_clone().and_then(UnixListener::from_std) {
             Ok(listener) => listener,
             Err(reason) => {
-                error!(
-                    "cannot listen on {}: {reason}; xbr status and xbr top will not work",
-                    self.path.display()
-                );
+                error!("cannot listen on {}: {reason}; xbr status and xbr top will not work", self.path.display());
                 return;
             }
         };
@@ -174,52 +168,26 @@ async fn reply_to(line: &[u8], queries: &mpsc::Sender<Query>) -> Reply {
     if request.v != VERSION {
         return refusal(
             "version",
-            format!(
-                "protocol version {} is not {VERSION}, which this daemon speaks",
-                request.v
-            ),
+            format!("protocol version {} is not {VERSION}, which this daemon speaks", request.v),
         );
     }
     if request.method != "status" {
-        return refusal(
-            "method",
-            format!("unknown method \"{}\": use \"status\"", request.method),
-        );
+        return refusal("method", format!("unknown method \"{}\": use \"status\"", request.method));
     }
     let (reply, answer) = oneshot::channel();
     let asked = async {
-        queries
-            .send(Query {
-                method: Method::Status,
-                reply,
-            })
-            .await
-            .ok()?;
+        queries.send(Query { method: Method::Status, reply }).await.ok()?;
         answer.await.ok()
     };
     match timeout(DAEMON_PATIENCE, asked).await {
-        Ok(Some(snapshot)) => Reply {
-            v: VERSION,
-            ok: Some(snapshot),
-            error: None,
-        },
+        Ok(Some(snapshot)) => Reply { v: VERSION, ok: Some(snapshot), error: None },
         Ok(None) => refusal("busy", "the daemon is shutting down".into()),
-        Err(_) => refusal(
-            "timeout",
-            format!("the daemon did not answer within {} s", DAEMON_PATIENCE.as_secs()),
-        ),
+        Err(_) => refusal("timeout", format!("the daemon did not answer within {} s", DAEMON_PATIENCE.as_secs())),
     }
 }
 
 fn refusal(code: &str, message: String) -> Reply {
-    Reply {
-        v: VERSION,
-        ok: None,
-        error: Some(WireError {
-            code: code.into(),
-            message,
-        }),
-    }
+    Reply { v: VERSION, ok: None, error: Some(WireError { code: code.into(), message }) }
 }
 
 /// One line with its newline.
@@ -234,10 +202,7 @@ fn encode(reply: &Reply) -> Vec<u8> {
 
 /// Tells one client too many so, without waiting for it.
 fn turn_away(stream: &UnixStream) {
-    let reply = refusal(
-        "busy",
-        format!("{MAX_CLIENTS} clients are connected already; try again"),
-    );
+    let reply = refusal("busy", format!("{MAX_CLIENTS} clients are connected already; try again"));
     if let Err(reason) = stream.try_write(&encode(&reply)) {
         debug!("cannot turn a client away: {reason}");
     }

@@ -49,10 +49,7 @@ impl Daemon {
         let path = server.path().to_owned();
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let (sender, mut queries) = mpsc::channel(8);
                 tokio::spawn(server.serve(sender));
@@ -67,11 +64,7 @@ impl Daemon {
                 }
             });
         });
-        Self {
-            path,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { path, stop: Some(stop), thread: Some(thread) }
     }
 }
 
@@ -162,10 +155,7 @@ fn bad_requests_are_refused_by_name_and_the_connection_goes_on() {
         ("{\"v\":1,\"method\":\"reboot\"}\n", "method"),
     ] {
         let line = line_after(&stream, request);
-        assert!(
-            line.starts_with(&format!("{{\"v\":1,\"error\":{{\"code\":\"{code}\",\"message\":\"")),
-            "{line}"
-        );
+        assert!(line.starts_with(&format!("{{\"v\":1,\"error\":{{\"code\":\"{code}\",\"message\":\"")), "{line}");
     }
     let line = line_after(&stream, "{\"v\":1,\"method\":\"status\"}\n");
     assert!(line.starts_with("{\"v\":1,\"ok\":{\"version\":1,"), "{line}");
@@ -188,19 +178,14 @@ fn an_endless_request_is_cut_off() {
 fn hung_clients_do_not_hold_the_daemon_up_and_their_number_is_bounded() {
     let folder = Folder::new();
     let daemon = Daemon::start(&folder.0);
-    let mut hung: Vec<_> = (0..server::MAX_CLIENTS - 1)
-        .map(|_| UnixStream::connect(&daemon.path).unwrap())
-        .collect();
+    let mut hung: Vec<_> = (0..server::MAX_CLIENTS - 1).map(|_| UnixStream::connect(&daemon.path).unwrap()).collect();
     assert_eq!(snapshots(&folder.0).unwrap().len(), 1);
     // Until the server has seen that this client left, its place is taken.
     thread::sleep(Duration::from_millis(200));
     hung.push(UnixStream::connect(&daemon.path).unwrap());
     let failure = snapshots(&folder.0).unwrap_err();
     assert_eq!(failure.exit, Exit::NoDaemon);
-    assert!(
-        failure.message.contains("64 clients are connected already"),
-        "{failure}"
-    );
+    assert!(failure.message.contains("64 clients are connected already"), "{failure}");
     hung.truncate(1);
     thread::sleep(Duration::from_millis(200));
     assert_eq!(snapshots(&folder.0).unwrap().len(), 1);
@@ -219,12 +204,7 @@ fn a_hung_daemon_is_reported_in_time_and_does_not_hide_a_live_one() {
     let failure = ask(&folder.0).unwrap_err();
     assert!(before.elapsed() < Duration::from_secs(4));
     assert_eq!(failure.exit, Exit::NoDaemon);
-    assert!(
-        failure
-            .message
-            .starts_with("the daemon with pid 1 did not answer within 2 s"),
-        "{failure}"
-    );
+    assert!(failure.message.starts_with("the daemon with pid 1 did not answer within 2 s"), "{failure}");
     let _daemon = Daemon::start(&folder.0);
     let answers = ask(&folder.0).unwrap();
     assert_eq!(answers.snapshots.len(), 1);
@@ -233,18 +213,8 @@ fn a_hung_daemon_is_reported_in_time_and_does_not_hide_a_live_one() {
 
 #[test]
 fn names_are_read_strictly() {
-    assert_eq!(
-        parse_name(Path::new("/run/xbr/4026531840-12.sock")),
-        Some((4_026_531_840, 12))
-    );
-    for other in [
-        "12.sock",
-        "a-12.sock",
-        "1-b.sock",
-        "1-2-3.sock",
-        "1-2.sock.new",
-        "1-2.lock",
-    ] {
+    assert_eq!(parse_name(Path::new("/run/xbr/4026531840-12.sock")), Some((4_026_531_840, 12)));
+    for other in ["12.sock", "a-12.sock", "1-b.sock", "1-2-3.sock", "1-2.sock.new", "1-2.lock"] {
         assert_eq!(parse_name(Path::new(other)), None, "{other}");
     }
 }

@@ -45,10 +45,7 @@ pub(super) fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> io::Result<O
     if sender.port_number() != 0 {
         return Ok(None);
     }
-    buffer
-        .get(..length)
-        .map(Some)
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))
+    buffer.get(..length).map(Some).ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))
 }
 
 /// What the kernel made of one request of a pipeline.
@@ -66,12 +63,7 @@ pub(super) struct Channel {
 impl Channel {
     /// Opens the socket in the namespace of the calling thread.
     pub(super) fn open() -> Result<Self> {
-        Ok(Self {
-            socket: Self::socket()?,
-            sequence: 0,
-            buffer: vec![0; DATAGRAM],
-            spent: false,
-        })
+        Ok(Self { socket: Self::socket()?, sequence: 0, buffer: vec![0; DATAGRAM], spent: false })
     }
 
     fn socket() -> Result<Socket> {
@@ -82,15 +74,9 @@ impl Channel {
             .map_err(|errno| failed("set the timeout of")(errno.into()))?;
         // Strict checking gives filters that a kernel does not know an error instead of a full dump, and it makes errors of
         // a dump visible. Extended acknowledgements bring the kernel's own words; capping keeps our request out of them.
-        socket
-            .set_netlink_get_strict_chk(true)
-            .map_err(failed("set strict checking of"))?;
-        socket
-            .set_ext_ack(true)
-            .map_err(failed("set extended acknowledgements of"))?;
-        socket
-            .set_cap_ack(true)
-            .map_err(failed("set short acknowledgements of"))?;
+        socket.set_netlink_get_strict_chk(true).map_err(failed("set strict checking of"))?;
+        socket.set_ext_ack(true).map_err(failed("set extended acknowledgements of"))?;
+        socket.set_cap_ack(true).map_err(failed("set short acknowledgements of"))?;
         Ok(socket)
     }
 
@@ -153,11 +139,8 @@ impl Channel {
             *next = next.wrapping_add(1);
             Some(sequence)
         });
-        let datagram: Vec<u8> = requests
-            .iter()
-            .zip(sequences)
-            .flat_map(|(request, sequence)| request.finish(sequence))
-            .collect();
+        let datagram: Vec<u8> =
+            requests.iter().zip(sequences).flat_map(|(request, sequence)| request.finish(sequence)).collect();
         self.send(name, &datagram)?;
         let mut open = vec![true; requests.len()];
         let mut left = requests.len();
@@ -169,10 +152,7 @@ impl Channel {
                 };
                 if message.kind == NLMSG_ERROR {
                     // Success without an answer: there is nothing to tell.
-                    let none = Refusal {
-                        errno: libc::ENOENT,
-                        text: None,
-                    };
+                    let none = Refusal { errno: libc::ENOENT, text: None };
                     add(index, Err(refusal(message, true).unwrap_or(none)));
                 } else {
                     add(index, Ok(message));
@@ -219,10 +199,7 @@ impl Channel {
                     match outcome {
                         Ok(()) => return Ok(()),
                         Err(what) => {
-                            break NetlinkError::Malformed {
-                                request: name,
-                                what: what.to_string(),
-                            };
+                            break NetlinkError::Malformed { request: name, what: what.to_string() };
                         }
                     }
                 }

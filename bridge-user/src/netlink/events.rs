@@ -72,11 +72,7 @@ impl Events {
         // SAFETY: the socket owns its descriptor: open until it is dropped, and always the same.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::ERROR) }
             .map_err(|error| failed("poll")(error.into()))?;
-        Ok(Self {
-            socket,
-            buffer: vec![0; DATAGRAM],
-            congested: false,
-        })
+        Ok(Self { socket, buffer: vec![0; DATAGRAM], congested: false })
     }
 
     /// Waits for events and returns those that are there, each once, in the order in which they came first.
@@ -91,10 +87,7 @@ impl Events {
                 .socket
                 .ready(Interest::READABLE | Interest::ERROR)
                 .await
-                .map_err(|error| NetlinkError::Transfer {
-                    request: "notifications",
-                    error,
-                })?;
+                .map_err(|error| NetlinkError::Transfer { request: "notifications", error })?;
             let mut batch = Batch::default();
             let drained = drain(guard.get_inner(), &mut self.buffer, &mut batch)?;
             if drained {
@@ -197,10 +190,7 @@ fn drain(socket: &Socket, buffer: &mut [u8], batch: &mut Batch) -> Result<bool> 
                 batch.overrun = true;
                 errors += 1;
                 if errors > ERRORS {
-                    return Err(NetlinkError::Transfer {
-                        request: "notifications",
-                        error,
-                    });
+                    return Err(NetlinkError::Transfer { request: "notifications", error });
                 }
             }
         }
@@ -245,19 +235,11 @@ mod tests {
 
     #[test]
     fn each_kind_names_what_changed() {
-        let key = FdbKey {
-            bridge: 4,
-            vlan: 10,
-            mac: [2, 0, 0, 0, 0, 1],
-        };
+        let key = FdbKey { bridge: 4, vlan: 10, mac: [2, 0, 0, 0, 0, 1] };
         for (kind, payload, expected) in [
             (RTM_NEWLINK, link(0, 3, IFLA_IFNAME, b"a\0"), vec![Event::Link(3)]),
             (RTM_DELLINK, link(0, 3, IFLA_IFNAME, b"a\0"), vec![Event::Link(3)]),
-            (
-                RTM_NEWLINK,
-                link(AF_BRIDGE, 3, IFLA_IFNAME, b"a\0"),
-                vec![Event::Link(3), Event::Vlan(3)],
-            ),
+            (RTM_NEWLINK, link(AF_BRIDGE, 3, IFLA_IFNAME, b"a\0"), vec![Event::Link(3), Event::Vlan(3)]),
             (RTM_NEWLINK, link(0, 3, IFLA_WIRELESS, &[0; 8]), vec![]),
             (RTM_NEWVLAN, vlandb::header(Some(6)).to_vec(), vec![Event::Vlan(6)]),
             (RTM_DELVLAN, vlandb::header(Some(6)).to_vec(), vec![Event::Vlan(6)]),
@@ -275,28 +257,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_an_overrun() {
-        assert_eq!(
-            read(&message(RTM_NEWTFILTER, 0, &tc(TCM_IFINDEX_MAGIC_BLOCK))),
-            (vec![], true)
-        );
+        assert_eq!(read(&message(RTM_NEWTFILTER, 0, &tc(TCM_IFINDEX_MAGIC_BLOCK))), (vec![], true));
         assert_eq!(read(&message(NLMSG_OVERRUN, 0, &[])), (vec![], true));
         assert_eq!(read(&[1, 2, 3]), (vec![], true));
         assert_eq!(read(&message(RTM_NEWVLAN, 0, &[7, 0, 0, 0])), (vec![], true));
         assert_eq!(read(&message(RTM_NEWLINK, 0, &[0; 12])), (vec![], true));
-        assert_eq!(
-            read(&message(RTM_NEWNEIGH, 0, &neighbour(AF_BRIDGE)[..20])),
-            (vec![], true)
-        );
+        assert_eq!(read(&message(RTM_NEWNEIGH, 0, &neighbour(AF_BRIDGE)[..20])), (vec![], true));
         assert_eq!(read(&message(RTM_NEWQDISC, 0, &[0; 7])), (vec![], true));
     }
 
     #[test]
     fn an_event_comes_once() {
-        let twice = [
-            message(RTM_NEWQDISC, 0, &tc(8)),
-            message(RTM_DELQDISC, 0, &tc(9)),
-            message(RTM_NEWQDISC, 0, &tc(8)),
-        ];
+        let twice =
+            [message(RTM_NEWQDISC, 0, &tc(8)), message(RTM_DELQDISC, 0, &tc(9)), message(RTM_NEWQDISC, 0, &tc(8))];
         assert_eq!(read(&twice.concat()), (vec![Event::Tc(8), Event::Tc(9)], false));
     }
 }

@@ -26,11 +26,7 @@ pub(super) fn get(key: &FdbKey) -> Request {
         .attribute(NDA_LLADDR, &key.mac)
         .attribute(NDA_MASTER, &key.bridge.to_ne_bytes());
     // `fdb_vid_parse` refuses VLAN 0; no attribute means the same.
-    if key.vlan == 0 {
-        request
-    } else {
-        request.attribute(NDA_VLAN, &key.vlan.to_ne_bytes())
-    }
+    if key.vlan == 0 { request } else { request.attribute(NDA_VLAN, &key.vlan.to_ne_bytes()) }
 }
 
 /// A `struct ndmsg` with nothing but the family: strict checking wants the rest to be zero.
@@ -45,9 +41,7 @@ fn header() -> [u8; HEADER] {
 /// A bridge's entries name it in `NDA_MASTER`, those of its own address included. Whatever a device keeps for itself
 /// (vxlan's table, the unicast filter of a NIC: `NTF_SELF`) and other families are no bridge's.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<(FdbKey, FdbEntry)>, Malformed> {
-    let header = payload
-        .first_chunk::<HEADER>()
-        .ok_or(Malformed("a neighbour message's header"))?;
+    let header = payload.first_chunk::<HEADER>().ok_or(Malformed("a neighbour message's header"))?;
     let (state, flags) = (u16::from_ne_bytes([header[8], header[9]]), header[10]);
     if header[0] != AF_BRIDGE || flags & NTF_SELF != 0 {
         return Ok(None);
@@ -81,10 +75,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<(FdbKey, FdbEntry)>, Malfo
         }
     }
     let Some(bridge) = bridge else { return Ok(None) };
-    let mac = bytes(
-        mac.filter(|mac| mac.len() == 6)
-            .ok_or(Malformed("an FDB entry's address"))?,
-    )?;
+    let mac = bytes(mac.filter(|mac| mac.len() == 6).ok_or(Malformed("an FDB entry's address"))?)?;
     Ok(Some((FdbKey { bridge, vlan, mac }, entry)))
 }
 
@@ -116,14 +107,7 @@ mod tests {
 
     fn read(state: u16, flags: u8, body: &[Vec<u8>]) -> FdbEntry {
         let (key, entry) = decode(&neighbour(AF_BRIDGE, 5, state, flags, body)).unwrap().unwrap();
-        assert_eq!(
-            key,
-            FdbKey {
-                bridge: 4,
-                vlan: 10,
-                mac: MAC
-            }
-        );
+        assert_eq!(key, FdbKey { bridge: 4, vlan: 10, mac: MAC });
         assert_eq!(entry.port, 5);
         FdbEntry { port: 0, ..entry }
     }
@@ -133,39 +117,11 @@ mod tests {
         let none = FdbEntry::default();
         assert_eq!(read(NUD_REACHABLE, 0, &body()), none);
         assert_eq!(read(NUD_STALE, 0, &body()), none);
-        assert_eq!(
-            read(NUD_NOARP, 0, &body()),
-            FdbEntry {
-                is_static: true,
-                ..none
-            }
-        );
-        assert_eq!(
-            read(NUD_PERMANENT, 0, &body()),
-            FdbEntry {
-                local: true,
-                is_static: true,
-                ..none
-            }
-        );
-        assert_eq!(
-            read(NUD_REACHABLE, NTF_STICKY, &body()),
-            FdbEntry { sticky: true, ..none }
-        );
-        assert_eq!(
-            read(NUD_REACHABLE, NTF_EXT_LEARNED, &body()),
-            FdbEntry {
-                extern_learn: true,
-                ..none
-            }
-        );
-        assert_eq!(
-            read(NUD_REACHABLE, NTF_OFFLOADED, &body()),
-            FdbEntry {
-                offloaded: true,
-                ..none
-            }
-        );
+        assert_eq!(read(NUD_NOARP, 0, &body()), FdbEntry { is_static: true, ..none });
+        assert_eq!(read(NUD_PERMANENT, 0, &body()), FdbEntry { local: true, is_static: true, ..none });
+        assert_eq!(read(NUD_REACHABLE, NTF_STICKY, &body()), FdbEntry { sticky: true, ..none });
+        assert_eq!(read(NUD_REACHABLE, NTF_EXT_LEARNED, &body()), FdbEntry { extern_learn: true, ..none });
+        assert_eq!(read(NUD_REACHABLE, NTF_OFFLOADED, &body()), FdbEntry { offloaded: true, ..none });
         assert_eq!(read(NUD_REACHABLE, 0x80, &body()), FdbEntry { unknown: true, ..none });
         assert_eq!(read(NUD_REACHABLE, 1, &body()), FdbEntry { unknown: true, ..none });
         assert_eq!(read(0x10, 0, &body()), FdbEntry { unknown: true, ..none });
@@ -188,18 +144,10 @@ mod tests {
     #[test]
     fn only_entries_of_bridges() {
         assert_eq!(decode(&neighbour(2, 5, NUD_REACHABLE, 0, &body())), Ok(None));
-        assert_eq!(
-            decode(&neighbour(AF_BRIDGE, 5, NUD_PERMANENT, NTF_SELF, &body())),
-            Ok(None)
-        );
-        assert_eq!(
-            decode(&neighbour(AF_BRIDGE, 5, NUD_PERMANENT, 0, &body()[..1])),
-            Ok(None)
-        );
+        assert_eq!(decode(&neighbour(AF_BRIDGE, 5, NUD_PERMANENT, NTF_SELF, &body())), Ok(None));
+        assert_eq!(decode(&neighbour(AF_BRIDGE, 5, NUD_PERMANENT, 0, &body()[..1])), Ok(None));
         assert!(decode(&neighbour(AF_BRIDGE, 5, NUD_PERMANENT, 0, &body()[1..])).is_err());
-        let untagged = decode(&neighbour(AF_BRIDGE, 4, NUD_PERMANENT, 0, &body()[..4]))
-            .unwrap()
-            .unwrap();
+        let untagged = decode(&neighbour(AF_BRIDGE, 4, NUD_PERMANENT, 0, &body()[..4])).unwrap().unwrap();
         assert_eq!((untagged.0.vlan, untagged.1.port, untagged.1.local), (0, 4, true));
     }
 
@@ -209,10 +157,7 @@ mod tests {
         // The last two bytes are padding.
         for length in 0..whole.len() - 2 {
             let read = decode(&whole[..length]);
-            assert!(
-                read.is_err() || [12, 24, 32, 40, 60, 22, 23].contains(&length),
-                "length {length}: {read:?}"
-            );
+            assert!(read.is_err() || [12, 24, 32, 40, 60, 22, 23].contains(&length), "length {length}: {read:?}");
         }
         for position in 0..whole.len() {
             for value in 0..=u8::MAX {
@@ -226,12 +171,7 @@ mod tests {
     #[test]
     fn a_request_names_the_vlan_only_if_there_is_one() {
         for (vlan, expected) in [(0, 2), (10, 3)] {
-            let bytes = get(&FdbKey {
-                bridge: 4,
-                vlan,
-                mac: MAC,
-            })
-            .finish(1);
+            let bytes = get(&FdbKey { bridge: 4, vlan, mac: MAC }).finish(1);
             let request = messages(&bytes).next().unwrap().unwrap();
             assert_eq!(attributes(&request.payload[HEADER..]).count(), expected);
         }

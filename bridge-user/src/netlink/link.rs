@@ -39,9 +39,7 @@ pub(super) fn header(device: Option<IfIndex>) -> [u8; HEADER] {
 
 /// The device that a message is about.
 pub(super) fn device(payload: &[u8]) -> Result<IfIndex, Malformed> {
-    let header = payload
-        .first_chunk::<HEADER>()
-        .ok_or(Malformed("a link message's header"))?;
+    let header = payload.first_chunk::<HEADER>().ok_or(Malformed("a link message's header"))?;
     u32_at(header, 4)
 }
 
@@ -56,12 +54,7 @@ pub(super) fn body(payload: &[u8]) -> &[u8] {
 pub(super) fn decode(payload: &[u8]) -> Result<Link, Malformed> {
     let ifindex = device(payload)?;
     let flags = u32_at(payload, 8)?;
-    let mut link = Link {
-        ifindex,
-        up: flags & IFF_UP != 0,
-        promisc_flag: flags & IFF_PROMISC != 0,
-        ..Link::default()
-    };
+    let mut link = Link { ifindex, up: flags & IFF_UP != 0, promisc_flag: flags & IFF_PROMISC != 0, ..Link::default() };
     let mut outcome = Ok(());
     for attribute in attributes(body(payload)) {
         let read = attribute.and_then(|(kind, value)| top_level(&mut link, kind, value));
@@ -73,10 +66,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Link, Malformed> {
         outcome = outcome.and(Err(Malformed("IFLA_INFO_DATA of a bridge")));
     }
     if let Err(malformed) = outcome {
-        warn!(
-            "netlink: device {} (index {ifindex}): {malformed}; it stays on the slow path",
-            link.name
-        );
+        warn!("netlink: device {} (index {ifindex}): {malformed}; it stays on the slow path", link.name);
         distrust(&mut link);
     }
     Ok(link)
@@ -135,13 +125,7 @@ fn xdp(nest: &[u8]) -> Result<Vec<u32>, Malformed> {
 /// The head of `struct rtnl_link_stats64`.
 fn stats(value: &[u8]) -> Result<LinkStats, Malformed> {
     let words: [u8; 64] = bytes(value)?;
-    let word = |index: usize| {
-        words
-            .as_chunks::<8>()
-            .0
-            .get(index)
-            .map_or(0, |word| u64::from_ne_bytes(*word))
-    };
+    let word = |index: usize| words.as_chunks::<8>().0.get(index).map_or(0, |word| u64::from_ne_bytes(*word));
     Ok(LinkStats {
         rx_packets: word(0),
         tx_packets: word(1),
@@ -186,9 +170,7 @@ fn link_info(link: &mut Link, nest: &[u8]) -> Result<(), Malformed> {
     }
     if port_kind.as_deref() == Some("bridge") {
         let port = link.port.insert(PortAttrs::default());
-        outcome = outcome.and(each(port_data.unwrap_or_default(), |kind, value| {
-            port_attribute(port, kind, value)
-        }));
+        outcome = outcome.and(each(port_data.unwrap_or_default(), |kind, value| port_attribute(port, kind, value)));
     }
     outcome
 }

@@ -104,32 +104,13 @@ mod tests {
     #[test]
     fn a_dumped_message_is_read() {
         assert_eq!(device(DUMPED), Ok(5));
-        let forwarding = VlanRange {
-            state: Some(3),
-            ..VlanRange::default()
-        };
+        let forwarding = VlanRange { state: Some(3), ..VlanRange::default() };
         assert_eq!(
             ranges(DUMPED).unwrap(),
             [
-                VlanRange {
-                    first: 1,
-                    last: 1,
-                    pvid: true,
-                    untagged: true,
-                    ..forwarding
-                },
-                VlanRange {
-                    first: 10,
-                    last: 20,
-                    ..forwarding
-                },
-                VlanRange {
-                    first: 30,
-                    last: 30,
-                    state: Some(4),
-                    tunnel: true,
-                    ..VlanRange::default()
-                },
+                VlanRange { first: 1, last: 1, pvid: true, untagged: true, ..forwarding },
+                VlanRange { first: 10, last: 20, ..forwarding },
+                VlanRange { first: 30, last: 30, state: Some(4), tunnel: true, ..VlanRange::default() },
             ]
         );
     }
@@ -159,8 +140,7 @@ mod tests {
                 bytes[position] = value;
                 if let Ok(read) = ranges(&bytes) {
                     assert!(
-                        read.iter()
-                            .all(|range| 0 < range.first && range.first <= range.last && range.last <= LAST_VID)
+                        read.iter().all(|range| 0 < range.first && range.first <= range.last && range.last <= LAST_VID)
                     );
                 }
             }

@@ -93,17 +93,10 @@ pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Message<'
 pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
     NlasIterator::new(bytes).map(|attribute| {
         let (kind, length, whole) = match attribute {
-            Ok(attribute) => (
-                attribute.kind(),
-                usize::from(attribute.length()),
-                attribute.into_inner(),
-            ),
+            Ok(attribute) => (attribute.kind(), usize::from(attribute.length()), attribute.into_inner()),
             Err(_) => return Err(Malformed("an attribute")),
         };
-        whole
-            .get(4..length)
-            .map(|value| (kind, value))
-            .ok_or(Malformed("an attribute"))
+        whole.get(4..length).map(|value| (kind, value)).ok_or(Malformed("an attribute"))
     })
 }
 
@@ -172,29 +165,18 @@ pub(super) fn refusal(message: &Message<'_>, repeats_request: bool) -> Option<Re
     }
     let mut text_at = 4;
     if repeats_request {
-        let request_length = u32_at(message.payload, 4)
-            .ok()
-            .and_then(|length| usize::try_from(length).ok())
-            .unwrap_or(0);
-        let repeated = if message.flags & NLM_F_CAPPED == 0 {
-            request_length
-        } else {
-            HEADER
-        };
+        let request_length =
+            u32_at(message.payload, 4).ok().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        let repeated = if message.flags & NLM_F_CAPPED == 0 { request_length } else { HEADER };
         text_at = 4_usize.saturating_add(repeated.saturating_add(3) & !3);
     }
     let mut text = None;
     if message.flags & NLM_F_ACK_TLVS != 0 {
         let tail = message.payload.get(text_at..).unwrap_or_default();
-        text = attributes(tail)
-            .flatten()
-            .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
-            .map(|(_, value)| string_of(value));
+        text =
+            attributes(tail).flatten().find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG).map(|(_, value)| string_of(value));
     }
-    Some(Refusal {
-        errno: errno.saturating_neg(),
-        text,
-    })
+    Some(Refusal { errno: errno.saturating_neg(), text })
 }
 
 #[cfg(test)]
@@ -222,10 +204,8 @@ pub(super) mod tests {
     #[test]
     fn messages_are_found_one_by_one() {
         let datagram = [message(16, 0, &[1, 2, 3]), message(3, 0, &[0; 4])].concat();
-        let found: Vec<_> = messages(&datagram)
-            .map(|found| found.unwrap())
-            .map(|found| (found.kind, found.payload.len()))
-            .collect();
+        let found: Vec<_> =
+            messages(&datagram).map(|found| found.unwrap()).map(|found| (found.kind, found.payload.len())).collect();
         assert_eq!(found, [(16, 3), (3, 4)]);
         assert!(messages(&datagram).flatten().all(|found| found.sequence == 7));
     }
@@ -234,10 +214,7 @@ pub(super) mod tests {
     fn truncated_messages_are_malformed() {
         let datagram = message(16, 0, &[1, 2, 3, 4]);
         for length in 1..datagram.len() {
-            assert!(
-                messages(&datagram[..length]).any(|found| found.is_err()),
-                "length {length}"
-            );
+            assert!(messages(&datagram[..length]).any(|found| found.is_err()), "length {length}");
         }
         // A length field smaller than the header must not make the walk loop.
         let short = [8, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -262,17 +239,10 @@ pub(super) mod tests {
         let request = Request::new(30, 0, &[0; 12]).attribute(2, &[1; 6]).finish(9);
         let text = attribute(NLMSGERR_ATTR_MSG, b"Invalid master ifindex\0");
         let status = (-libc::EINVAL).to_ne_bytes();
-        let expected = Some(Refusal {
-            errno: libc::EINVAL,
-            text: Some("Invalid master ifindex".into()),
-        });
+        let expected = Some(Refusal { errno: libc::EINVAL, text: Some("Invalid master ifindex".into()) });
         for (kind, flags, parts) in [
             (NLMSG_ERROR, NLM_F_ACK_TLVS, [&status[..], &request, &text].concat()),
-            (
-                NLMSG_ERROR,
-                NLM_F_ACK_TLVS | NLM_F_CAPPED,
-                [&status[..], &request[..HEADER], &text].concat(),
-            ),
+            (NLMSG_ERROR, NLM_F_ACK_TLVS | NLM_F_CAPPED, [&status[..], &request[..HEADER], &text].concat()),
             (NLMSG_DONE, NLM_F_ACK_TLVS, [&status[..], &text].concat()),
         ] {
             let bytes = message(kind, flags, &parts);
@@ -290,9 +260,7 @@ pub(super) mod tests {
 
     #[test]
     fn requests_have_length_and_sequence() {
-        let bytes = Request::new(114, 0x300, &[7, 0, 0, 0, 0, 0, 0, 0])
-            .attribute(1, &[1, 0])
-            .finish(0x0102_0304);
+        let bytes = Request::new(114, 0x300, &[7, 0, 0, 0, 0, 0, 0, 0]).attribute(1, &[1, 0]).finish(0x0102_0304);
         assert_eq!(bytes.len(), 16 + 8 + 8);
         let found = messages(&bytes).next().unwrap().unwrap();
         assert_eq!((found.kind, found.flags, found.sequence), (114, 0x301, 0x0102_0304));

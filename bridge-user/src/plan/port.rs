@@ -32,9 +32,9 @@ pub(super) struct Context<'a> {
 pub(super) fn port(context: &Context<'_>, bridge: IfIndex, link: &Link, slot: Option<u16>) -> PortPlan {
     let attrs = link.port.clone().unwrap_or_default();
     let hook = hook(context.config, link);
-    let slow = slow(context, link, &attrs, &hook, slot);
-    let entry = entry(context, link, &attrs, &hook, slow.as_ref());
-    PortPlan { name: link.name.clone(), bridge, slot, entry, hook, slow }
+    let why = why_slow(context, link, &attrs, &hook, slot);
+    let entry = entry(context, link, &attrs, &hook, why.as_ref());
+    PortPlan { name: link.name.clone(), bridge, slot, entry, hook, slow: why }
 }
 
 fn hook(config: &RunConfig, link: &Link) -> Hook {
@@ -57,7 +57,7 @@ fn hook(config: &RunConfig, link: &Link) -> Hook {
 }
 
 /// Why frames that come in here are slow; the first finding in the order of what an operator would look at first.
-fn slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slot: Option<u16>) -> Option<Slow> {
+fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slot: Option<u16>) -> Option<Slow> {
     let Context { model, config, bridge, refused } = context;
     let bypass = &model.bypass;
     let ifindex = link.ifindex;

@@ -62,10 +62,7 @@ pub(super) struct Shown {
 
 /// The live view.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a switch of its own that a key turns"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own that a key turns")]
 pub(super) struct App {
     bridge: Option<String>,
     tracker: Tracker,
@@ -110,12 +107,7 @@ impl App {
             silent: Vec::new(),
             trouble: None,
             intervals: 0,
-            shown: Shown {
-                active: true,
-                waiting,
-                header: "xbr".into(),
-                ..Shown::default()
-            },
+            shown: Shown { active: true, waiting, header: "xbr".into(), ..Shown::default() },
             tick,
             sort,
             reversed: false,
@@ -259,11 +251,7 @@ impl App {
 
     fn select(&mut self, position: usize) {
         self.selected = position.min(self.shown.rows.len().saturating_sub(1));
-        self.followed = self
-            .shown
-            .rows
-            .get(self.selected)
-            .map(|row| (row.bridge.clone(), row.port.ifname.clone()));
+        self.followed = self.shown.rows.get(self.selected).map(|row| (row.bridge.clone(), row.port.ifname.clone()));
     }
 
     /// Filters and sorts what is on the screen.
@@ -277,9 +265,7 @@ impl App {
         self.shown.total = total(self.shown.rows.iter());
         self.shown.rows.sort_by(|one, other| sort.order(one, other, reversed));
         let is_followed = |row: &Row| {
-            self.followed
-                .as_ref()
-                .is_some_and(|(bridge, port)| *bridge == row.bridge && *port == row.port.ifname)
+            self.followed.as_ref().is_some_and(|(bridge, port)| *bridge == row.bridge && *port == row.port.ifname)
         };
         let position = self.shown.rows.iter().position(is_followed).unwrap_or(self.selected);
         self.selected = position.min(self.shown.rows.len().saturating_sub(1));
@@ -314,26 +300,11 @@ pub(super) fn header(snapshots: &[&Snapshot], ports: usize, accelerated: usize) 
     let Some(first) = snapshots.first() else {
         return "xbr: no daemon".into();
     };
-    let daemons = if snapshots.len() == 1 {
-        String::new()
-    } else {
-        format!(" ({} daemons)", snapshots.len())
-    };
-    let suspended: Vec<_> = snapshots
-        .iter()
-        .filter(|snapshot| !snapshot.active)
-        .map(|snapshot| snapshot.pid.to_string())
-        .collect();
-    let path = if suspended.is_empty() {
-        "on".into()
-    } else {
-        format!("SUSPENDED (pid {})", suspended.join(", "))
-    };
-    let fdb = snapshots
-        .iter()
-        .flat_map(|snapshot| &snapshot.tables)
-        .filter(|table| table.name == "fdb")
-        .map(fill);
+    let daemons = if snapshots.len() == 1 { String::new() } else { format!(" ({} daemons)", snapshots.len()) };
+    let suspended: Vec<_> =
+        snapshots.iter().filter(|snapshot| !snapshot.active).map(|snapshot| snapshot.pid.to_string()).collect();
+    let path = if suspended.is_empty() { "on".into() } else { format!("SUSPENDED (pid {})", suspended.join(", ")) };
+    let fdb = snapshots.iter().flat_map(|snapshot| &snapshot.tables).filter(|table| table.name == "fdb").map(fill);
     let mut texts = vec![
         format!("xbr {}{daemons}", first.daemon),
         format!("up {}", span(first.uptime_seconds)),

@@ -73,20 +73,14 @@ fn text(tracker: &Tracker, sort: Column) -> String {
     let mut rows = tracker.rows();
     rows.sort_by(|one, other| sort.order(one, other, false));
     let accelerated = rows.iter().filter(|row| row.port.accelerated).count();
-    let interval = tracker
-        .interval()
-        .map_or_else(|| "-".into(), |seconds| format!("{seconds:.2} s"));
+    let interval = tracker.interval().map_or_else(|| "-".into(), |seconds| format!("{seconds:.2} s"));
     let header = app::header(&snapshots, rows.len(), accelerated);
     format!("{header}, interval {interval}\n{}", table(&rows))
 }
 
 fn table(rows: &[Row]) -> String {
-    let columns = Column::ALL.map(|column| {
-        (
-            column.title(),
-            if column.is_number() { Align::Right } else { Align::Left },
-        )
-    });
+    let columns =
+        Column::ALL.map(|column| (column.title(), if column.is_number() { Align::Right } else { Align::Left }));
     let mut table = Table::new(&columns);
     for row in rows {
         table.row(&Column::ALL.map(|column| column.cell(row)));
@@ -120,12 +114,7 @@ mod tests {
             "eth0",
             2,
             "xdp+tcx",
-            &[
-                ("forwarded_tc", 234_567),
-                ("forwarded_xdp", 1_049_500),
-                ("refresh", 1300),
-                ("broadcast", 40),
-            ],
+            &[("forwarded_tc", 234_567), ("forwarded_xdp", 1_049_500), ("refresh", 1300), ("broadcast", 40)],
             5000,
         );
         ports[2].slow.packets += 100;

@@ -86,10 +86,7 @@ impl Column {
 
     /// Whether its cells are numbers, kept to the right.
     pub(super) fn is_number(self) -> bool {
-        matches!(
-            self,
-            Self::InPackets | Self::InBits | Self::OutPackets | Self::OutBits | Self::Fast
-        )
+        matches!(self, Self::InPackets | Self::InBits | Self::OutPackets | Self::OutBits | Self::Fast)
     }
 
     /// Whether larger values come first unless the order is reversed.
@@ -153,11 +150,7 @@ impl Column {
     pub(super) fn order(self, one: &Row, other: &Row, reversed: bool) -> Ordering {
         let names = || (&one.bridge, &one.port.ifname).cmp(&(&other.bridge, &other.port.ifname));
         let turned = |order: Ordering| {
-            if reversed == self.largest_first() {
-                order
-            } else {
-                order.reverse()
-            }
+            if reversed == self.largest_first() { order } else { order.reverse() }
         };
         let by_value = match self {
             Self::Bridge => turned(one.bridge.cmp(&other.bridge)),
@@ -226,11 +219,7 @@ fn not_accelerated(row: &Row) -> String {
 }
 
 fn reasons(rates: &Rates) -> String {
-    let list: Vec<_> = rates
-        .slow_reasons()
-        .take(3)
-        .map(|(name, rate)| format!("{name} {}", si(*rate)))
-        .collect();
+    let list: Vec<_> = rates.slow_reasons().take(3).map(|(name, rate)| format!("{name} {}", si(*rate))).collect();
     list.join(" ")
 }
 
@@ -240,31 +229,15 @@ mod tests {
     use crate::cli::fixture::port;
 
     fn row(name: &str, rates: Option<Rates>) -> Row {
-        Row {
-            bridge: "br0".into(),
-            port: port(name, 1, "tcx", &[], 0),
-            rates,
-        }
+        Row { bridge: "br0".into(), port: port(name, 1, "tcx", &[], 0), rates }
     }
 
     fn sorted(column: Column, reversed: bool) -> String {
         let of = |name: &str, all: f64, fast: f64| {
-            row(
-                name,
-                Some(Rates {
-                    in_packets: all,
-                    fast_packets: fast,
-                    ..Rates::default()
-                }),
-            )
+            row(name, Some(Rates { in_packets: all, fast_packets: fast, ..Rates::default() }))
         };
-        let mut rows = [
-            of("b", 100.0, 99.0),
-            of("a", 100.0, 50.0),
-            row("z", None),
-            of("c", 500.0, 499.0),
-            of("i", 0.0, 0.0),
-        ];
+        let mut rows =
+            [of("b", 100.0, 99.0), of("a", 100.0, 50.0), row("z", None), of("c", 500.0, 499.0), of("i", 0.0, 0.0)];
         rows.sort_by(|one, other| column.order(one, other, reversed));
         rows.iter().map(|row| row.port.ifname.as_str()).collect()
     }
@@ -289,16 +262,9 @@ mod tests {
         let rows: Vec<_> = rows.iter().collect();
         let titles = |available| {
             let fitted = Column::fit(&rows, available);
-            fitted
-                .iter()
-                .map(|(column, _)| column.title())
-                .collect::<Vec<_>>()
-                .join(" ")
+            fitted.iter().map(|(column, _)| column.title()).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(
-            titles(79),
-            "BRIDGE PORT HOOK IN_PPS IN_b/s OUT_PPS OUT_b/s FAST% SLOW_BY_REASON"
-        );
+        assert_eq!(titles(79), "BRIDGE PORT HOOK IN_PPS IN_b/s OUT_PPS OUT_b/s FAST% SLOW_BY_REASON");
         assert_eq!(titles(60), "BRIDGE PORT HOOK IN_PPS IN_b/s FAST% SLOW_BY_REASON");
         assert_eq!(titles(39), "PORT IN_PPS FAST% SLOW_BY_REASON");
         assert_eq!(titles(24), "PORT IN_PPS FAST%");

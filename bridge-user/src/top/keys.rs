@@ -34,82 +34,37 @@ struct Binding {
 }
 
 const fn bind(keys: &'static [KeyCode], command: Command, label: &'static str, help: &'static str) -> Binding {
-    Binding {
-        keys,
-        command,
-        label,
-        help,
-    }
+    Binding { keys, command, label, help }
 }
 
 const BINDINGS: &[Binding] = &[
     bind(&[KeyCode::Char('q')], Command::Quit, "q, Ctrl-C", "quit"),
-    bind(
-        &[KeyCode::Char('h'), KeyCode::Char('?'), KeyCode::F(1)],
-        Command::Help,
-        "h, ?",
-        "this page",
-    ),
+    bind(&[KeyCode::Char('h'), KeyCode::Char('?'), KeyCode::F(1)], Command::Help, "h, ?", "this page"),
     bind(
         &[KeyCode::Char('s'), KeyCode::F(6), KeyCode::Char('>')],
         Command::NextSort,
         "s, F6, >",
         "sort by the next column",
     ),
-    bind(
-        &[KeyCode::Char('<')],
-        Command::PreviousSort,
-        "<",
-        "sort by the column before",
-    ),
+    bind(&[KeyCode::Char('<')], Command::PreviousSort, "<", "sort by the column before"),
     bind(&[KeyCode::Char('r')], Command::Reverse, "r", "reverse the order"),
     bind(&[KeyCode::Char(' ')], Command::Pause, "space", "pause and go on"),
     bind(&[KeyCode::Char('+')], Command::Slower, "+", "longer interval"),
     bind(&[KeyCode::Char('-')], Command::Faster, "-", "shorter interval"),
-    bind(
-        &[KeyCode::Char('j'), KeyCode::Down],
-        Command::Down,
-        "j, down",
-        "next port",
-    ),
-    bind(
-        &[KeyCode::Char('k'), KeyCode::Up],
-        Command::Up,
-        "k, up",
-        "previous port",
-    ),
+    bind(&[KeyCode::Char('j'), KeyCode::Down], Command::Down, "j, down", "next port"),
+    bind(&[KeyCode::Char('k'), KeyCode::Up], Command::Up, "k, up", "previous port"),
     bind(&[KeyCode::PageDown], Command::PageDown, "PgDn", "one page down"),
     bind(&[KeyCode::PageUp], Command::PageUp, "PgUp", "one page up"),
-    bind(
-        &[KeyCode::Home, KeyCode::Char('g')],
-        Command::First,
-        "Home, g",
-        "first port",
-    ),
-    bind(
-        &[KeyCode::End, KeyCode::Char('G')],
-        Command::Last,
-        "End, G",
-        "last port",
-    ),
+    bind(&[KeyCode::Home, KeyCode::Char('g')], Command::First, "Home, g", "first port"),
+    bind(&[KeyCode::End, KeyCode::Char('G')], Command::Last, "End, G", "last port"),
     bind(
         &[KeyCode::Char('/'), KeyCode::Char('\\'), KeyCode::F(4)],
         Command::Filter,
         "/",
         "show only bridges, ports and hooks that contain a text",
     ),
-    bind(
-        &[KeyCode::Char('d'), KeyCode::Enter],
-        Command::Details,
-        "d, Enter",
-        "all reasons of the selected port",
-    ),
-    bind(
-        &[KeyCode::Esc],
-        Command::Back,
-        "Esc",
-        "close this page or the details, then drop the filter",
-    ),
+    bind(&[KeyCode::Char('d'), KeyCode::Enter], Command::Details, "d, Enter", "all reasons of the selected port"),
+    bind(&[KeyCode::Esc], Command::Back, "Esc", "close this page or the details, then drop the filter"),
 ];
 
 /// The command that a key stands for, outside of the filter's input line.
@@ -120,10 +75,7 @@ pub(super) fn command(key: KeyEvent) -> Option<Command> {
     if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
         return None;
     }
-    BINDINGS
-        .iter()
-        .find(|binding| binding.keys.contains(&key.code))
-        .map(|binding| binding.command)
+    BINDINGS.iter().find(|binding| binding.keys.contains(&key.code)).map(|binding| binding.command)
 }
 
 /// What works everywhere, in the input line too. The terminal is in raw mode: these keys raise no signals.

@@ -20,10 +20,7 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
     let sampler = Sampler::start(args.run_dir.path.clone(), args.delay);
     let mut app = App::new(args.bridge.clone(), args.sort, args.delay, colours());
     let broken = |reason: io::Error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot use the terminal: {reason}; xbr top -b needs none"),
-        )
+        Failure::new(Exit::Failed, format!("cannot use the terminal: {reason}; xbr top -b needs none"))
     };
     let input = Input::open().map_err(broken)?;
     let mut screen = Screen::enter().map_err(broken)?;

@@ -52,25 +52,15 @@ impl Rates {
     }
 
     /// The rates between two readings that lie `seconds` apart. `None` if a counter went backwards: it has begun anew.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a rate for people; 2^53 frames per interval are enough"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people; 2^53 frames per interval are enough")]
     fn between(before: &PortStatus, now: &PortStatus, seconds: f64) -> Option<Self> {
         let rate = |before: u64, now: u64| Some(now.checked_sub(before)? as f64 / seconds);
         let received = |port: &PortStatus| {
             let (fast, slow, dropped) = (port.fast, port.slow, port.dropped);
-            (
-                fast.packets + slow.packets + dropped.packets,
-                fast.bytes + slow.bytes + dropped.bytes,
-            )
+            (fast.packets + slow.packets + dropped.packets, fast.bytes + slow.bytes + dropped.bytes)
         };
         // A reason whose count is zero is not in the map: missing now but counted before means anew.
-        if before
-            .reasons
-            .iter()
-            .any(|(name, count)| now.reasons.get(name).is_none_or(|later| later < count))
-        {
+        if before.reasons.iter().any(|(name, count)| now.reasons.get(name).is_none_or(|later| later < count)) {
             return None;
         }
         let mut reasons = Vec::new();
@@ -114,8 +104,7 @@ pub(super) fn total<'rows>(rows: impl Iterator<Item = &'rows Row>) -> Option<Rat
         sum.get_or_insert_default().add(rates);
     }
     let mut sum = sum?;
-    sum.reasons
-        .sort_by(|one, other| other.1.total_cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+    sum.reasons.sort_by(|one, other| other.1.total_cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
     Some(sum)
 }
 
@@ -155,10 +144,8 @@ impl Tracker {
 
     /// The seconds between the readings that the rates come from; the longest, if there are several daemons.
     pub(super) fn interval(&self) -> Option<f64> {
-        let spans = self
-            .daemons
-            .values()
-            .filter_map(|readings| Some(seconds(readings.before.as_ref()?, &readings.now)));
+        let spans =
+            self.daemons.values().filter_map(|readings| Some(seconds(readings.before.as_ref()?, &readings.now)));
         spans.max_by(f64::total_cmp)
     }
 
@@ -171,11 +158,7 @@ impl Tracker {
                     let rates = before.as_ref().and_then(|before| {
                         Rates::between(find_port(before, bridge, port)?, port, seconds(before, now))
                     });
-                    rows.push(Row {
-                        bridge: bridge.ifname.clone(),
-                        port: port.clone(),
-                        rates,
-                    });
+                    rows.push(Row { bridge: bridge.ifname.clone(), port: port.clone(), rates });
                 }
             }
         }
@@ -188,24 +171,16 @@ fn is_later(before: &Snapshot, now: &Snapshot) -> bool {
     now.at_nanoseconds > before.at_nanoseconds && now.uptime_seconds >= before.uptime_seconds
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "nanoseconds between two readings; 2^53 are over a hundred days"
-)]
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds between two readings; 2^53 are over a hundred days")]
 fn seconds(before: &Snapshot, now: &Snapshot) -> f64 {
     now.at_nanoseconds.saturating_sub(before.at_nanoseconds) as f64 / 1e9
 }
 
 /// The same port in an earlier reading. The index is compared, too: a device made anew under its old name starts at zero.
 fn find_port<'a>(before: &'a Snapshot, bridge: &BridgeStatus, port: &PortStatus) -> Option<&'a PortStatus> {
-    let same_bridge = before
-        .bridges
-        .iter()
-        .find(|known| known.ifname == bridge.ifname && known.ifindex == bridge.ifindex)?;
-    same_bridge
-        .ports
-        .iter()
-        .find(|known| known.ifname == port.ifname && known.ifindex == port.ifindex)
+    let same_bridge =
+        before.bridges.iter().find(|known| known.ifname == bridge.ifname && known.ifindex == bridge.ifindex)?;
+    same_bridge.ports.iter().find(|known| known.ifname == port.ifname && known.ifindex == port.ifindex)
 }
 
 #[cfg(test)]
@@ -235,13 +210,7 @@ mod tests {
     #[test]
     fn rates_divide_by_the_time_that_really_passed() {
         let before = port("eth0", 2, "tcx", &[("forwarded_tc", 1000), ("refresh", 10)], 500);
-        let now = port(
-            "eth0",
-            2,
-            "tcx",
-            &[("forwarded_tc", 3970), ("refresh", 30), ("broadcast", 10)],
-            1000,
-        );
+        let now = port("eth0", 2, "tcx", &[("forwarded_tc", 3970), ("refresh", 30), ("broadcast", 10)], 1000);
         let rows = two(vec![before], vec![now], 2_000_000_000);
         let rates = rows[0].rates.as_ref().unwrap();
         assert_eq!(rates.in_packets.to_bits(), 1500.0_f64.to_bits());
@@ -250,11 +219,8 @@ mod tests {
         assert_eq!(rates.out_bits.to_bits(), 200_000.0_f64.to_bits());
         assert_eq!(rates.fast_share(), Some(0.99));
         assert_eq!(rates.slow_packets().to_bits(), 15.0_f64.to_bits());
-        let expected = [
-            ("forwarded_tc".to_owned(), 1485.0),
-            ("refresh".to_owned(), 10.0),
-            ("broadcast".to_owned(), 5.0),
-        ];
+        let expected =
+            [("forwarded_tc".to_owned(), 1485.0), ("refresh".to_owned(), 10.0), ("broadcast".to_owned(), 5.0)];
         assert_eq!(rates.reasons, expected);
         assert_eq!(rates.slow_reasons().count(), 2);
     }
@@ -277,10 +243,7 @@ mod tests {
     fn ports_come_and_go() {
         let port = |name: &str, index| port(name, index, "tcx", &[], 0);
         let rows = two(vec![port("a", 1), port("b", 2)], vec![port("b", 2), port("c", 3)], 1);
-        let seen: Vec<_> = rows
-            .iter()
-            .map(|row| (row.port.ifname.as_str(), row.rates.is_some()))
-            .collect();
+        let seen: Vec<_> = rows.iter().map(|row| (row.port.ifname.as_str(), row.rates.is_some())).collect();
         assert_eq!(seen, [("b", true), ("c", false)]);
         assert_eq!(rows[0].rates, Some(Rates::default()));
         assert_eq!(rows[0].rates.as_ref().unwrap().fast_share(), None);

@@ -54,9 +54,7 @@ impl Screen {
         });
         catch_signals()?;
         // Made first: when taking over fails half-way, it gives back.
-        let screen = Self {
-            terminal: ManuallyDrop::new(Terminal::new(CrosstermBackend::new(io::stdout()))?),
-        };
+        let screen = Self { terminal: ManuallyDrop::new(Terminal::new(CrosstermBackend::new(io::stdout()))?) };
         take()?;
         Ok(screen)
     }
@@ -122,11 +120,7 @@ impl Input {
             Err(Errno::EINTR) => 0,
             count => count?,
         };
-        if count > 0
-            && ready[0]
-                .events()
-                .intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
-        {
+        if count > 0 && ready[0].events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             return Ok(None);
         }
         let mut events = Vec::new();
@@ -159,13 +153,7 @@ fn leave() {
 }
 
 fn catch_signals() -> io::Result<()> {
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGTSTP,
-    ] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP] {
         handle(signal, SigHandler::Handler(note))?;
     }
     Ok(())
@@ -179,11 +167,7 @@ fn handle(signal: Signal, handler: SigHandler) -> io::Result<()> {
 }
 
 extern "C" fn note(signal: c_int) {
-    let flag = if signal == Signal::SIGTSTP as c_int {
-        &STOP
-    } else {
-        &END
-    };
+    let flag = if signal == Signal::SIGTSTP as c_int { &STOP } else { &END };
     flag.store(true, Ordering::Relaxed);
     if signal == Signal::SIGHUP as c_int {
         // Should the terminal go while crossterm reads, this ends its endless loop. Nothing is left to be restored then.

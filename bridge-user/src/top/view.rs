@@ -21,11 +21,7 @@ const SHARED: u16 = 12;
 pub(super) fn render(app: &mut App, area: Rect, buffer: &mut Buffer) {
     let layout = Layout::of(area);
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let alarm = if app.colours && !app.shown.active {
-        bold.fg(Color::Red)
-    } else {
-        bold
-    };
+    let alarm = if app.colours && !app.shown.active { bold.fg(Color::Red) } else { bold };
     put(buffer, layout.header, &app.shown.header, alarm);
     put(buffer, layout.second, &second_line(app), Style::new());
     if app.help {
@@ -35,19 +31,9 @@ pub(super) fn render(app: &mut App, area: Rect, buffer: &mut Buffer) {
     }
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
     if app.editing {
-        put(
-            buffer,
-            layout.footer,
-            &format!("filter: {}_   Enter keeps it, Esc drops it", app.filter),
-            reversed,
-        );
+        put(buffer, layout.footer, &format!("filter: {}_   Enter keeps it, Esc drops it", app.filter), reversed);
     } else {
-        put(
-            buffer,
-            layout.footer,
-            &format!("{FOOTER:<width$}", width = usize::from(area.width)),
-            reversed,
-        );
+        put(buffer, layout.footer, &format!("{FOOTER:<width$}", width = usize::from(area.width)), reversed);
     }
 }
 
@@ -86,10 +72,7 @@ impl Layout {
 
     /// Everything between the second line and the footer.
     fn whole_body(&self) -> Rect {
-        Rect {
-            height: self.titles.height + self.rows.height + self.total.height,
-            ..self.titles
-        }
+        Rect { height: self.titles.height + self.rows.height + self.total.height, ..self.titles }
     }
 }
 
@@ -107,15 +90,8 @@ fn body(app: &mut App, layout: &Layout, buffer: &mut Buffer) {
         }
         let below = body.height / 2;
         rows.height -= below;
-        let total = Rect {
-            y: rows.bottom(),
-            ..layout.total
-        };
-        let pane = Rect {
-            y: total.bottom(),
-            height: below,
-            ..body
-        };
+        let total = Rect { y: rows.bottom(), ..layout.total };
+        let pane = Rect { y: total.bottom(), height: below, ..body };
         list(app, layout.titles, rows, total, buffer);
         details::render(app, pane, buffer);
     } else {
@@ -130,30 +106,16 @@ fn list(app: &mut App, titles: Rect, area: Rect, total: Rect, buffer: &mut Buffe
     let columns = Column::fit(&rows, usize::from(area.width).saturating_sub(1));
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let heading = columns.iter().map(|(column, width)| {
-        let mark = if *column == app.sort {
-            column.mark(app.reversed)
-        } else {
-            ' '
-        };
+        let mark = if *column == app.sort { column.mark(app.reversed) } else { ' ' };
         if column.is_number() {
             format!("{:>width$}", format!("{mark}{}", column.title()))
         } else {
             format!("{:<width$}", format!("{}{mark}", column.title()))
         }
     });
-    put(
-        buffer,
-        titles,
-        &join(' ', heading),
-        bold.add_modifier(Modifier::UNDERLINED),
-    );
+    put(buffer, titles, &join(' ', heading), bold.add_modifier(Modifier::UNDERLINED));
     let line = |mark: char, cell: &dyn Fn(Column) -> String| {
-        join(
-            mark,
-            columns
-                .iter()
-                .map(|(column, width)| padded(*column, &cell(*column), *width)),
-        )
+        join(mark, columns.iter().map(|(column, width)| padded(*column, &cell(*column), *width)))
     };
     for (y, index) in (area.y..).zip(visible) {
         let row = rows[index];
@@ -166,19 +128,9 @@ fn list(app: &mut App, titles: Rect, area: Rect, total: Rect, buffer: &mut Buffe
             style = style.add_modifier(Modifier::REVERSED);
         }
         let mark = if selected { '>' } else { ' ' };
-        put(
-            buffer,
-            Rect { y, height: 1, ..area },
-            &line(mark, &|column| column.cell(row)),
-            style,
-        );
+        put(buffer, Rect { y, height: 1, ..area }, &line(mark, &|column| column.cell(row)), style);
     }
-    put(
-        buffer,
-        total,
-        &line(' ', &|column| column.total_cell(app.shown.total.as_ref())),
-        bold,
-    );
+    put(buffer, total, &line(' ', &|column| column.total_cell(app.shown.total.as_ref())), bold);
 }
 
 fn join(mark: char, cells: impl Iterator<Item = String>) -> String {
@@ -191,11 +143,7 @@ fn padded(column: Column, cell: &str, width: usize) -> String {
         let kept: String = cell.chars().take(width.saturating_sub(1)).collect();
         return format!("{kept}~");
     }
-    if column.is_number() {
-        format!("{cell:>width$}")
-    } else {
-        format!("{cell:<width$}")
-    }
+    if column.is_number() { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
 }
 
 fn second_line(app: &App) -> String {
@@ -204,11 +152,7 @@ fn second_line(app: &App) -> String {
         parts.push("PAUSED".to_owned());
     }
     let tick = app.tick.as_secs_f64();
-    parts.push(if tick < 1.0 {
-        format!("every {tick}s")
-    } else {
-        format!("every {}", span(tick))
-    });
+    parts.push(if tick < 1.0 { format!("every {tick}s") } else { format!("every {}", span(tick)) });
     if !app.filter.is_empty() {
         parts.push(format!("filter \"{}\"", app.filter));
     }

@@ -15,11 +15,7 @@ fn events_name_what_changed() {
         // A port with VLANs gets a static entry for each of them.
         bridge("vlan_default_pvid 0");
         let (br0, p0, p1, q0) = (index("br0"), index("p0"), index("p1"), index("q0"));
-        let key = FdbKey {
-            bridge: br0,
-            vlan: 0,
-            mac: mac(1),
-        };
+        let key = FdbKey { bridge: br0, vlan: 0, mac: mac(1) };
         block_on(async {
             let mut events = Events::new().unwrap();
             // Carrier and IPv6 of the new devices.
@@ -52,12 +48,7 @@ fn events_name_what_changed() {
             run("ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev q0
                  bridge fdb add 02:00:00:00:01:08 dev q0 self permanent");
             let other = within(&mut events, Duration::from_millis(300)).await;
-            assert!(
-                other
-                    .iter()
-                    .all(|event| !matches!(event, Event::Fdb(_) | Event::Overrun)),
-                "{other:?}"
-            );
+            assert!(other.iter().all(|event| !matches!(event, Event::Fdb(_) | Event::Overrun)), "{other:?}");
 
             run("ip link del q0");
             assert!(until(&mut events, Event::Link(q0)).await.contains(&Event::Link(p0)));
@@ -75,13 +66,7 @@ fn lost_events_are_an_overrun() {
         let br0 = index("br0");
         let mut commands = String::new();
         for n in 0..2000 {
-            writeln!(
-                commands,
-                "fdb add 02:00:00:02:{:02x}:{:02x} dev p0 master static",
-                n / 256,
-                n % 256
-            )
-            .unwrap();
+            writeln!(commands, "fdb add 02:00:00:02:{:02x}:{:02x} dev p0 master static", n / 256, n % 256).unwrap();
         }
         block_on(async {
             let mut events = Events::new_with_rcvbuf(16 << 10).unwrap();
@@ -93,11 +78,7 @@ fn lost_events_are_an_overrun() {
             // It goes on afterwards: the next change is an event again.
             assert!(within(&mut events, Duration::from_millis(200)).await.is_empty());
             run("bridge fdb add 02:00:00:00:01:01 dev p0 master static");
-            let key = FdbKey {
-                bridge: br0,
-                vlan: 0,
-                mac: mac(1),
-            };
+            let key = FdbKey { bridge: br0, vlan: 0, mac: mac(1) };
             assert_eq!(until(&mut events, Event::Fdb(key)).await, [Event::Fdb(key)]);
             // The usual buffer takes all of them.
             let all = until(&mut roomy, Event::Fdb(key)).await;

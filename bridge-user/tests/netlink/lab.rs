@@ -32,12 +32,7 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 /// Runs a command and says whether it succeeded.
 pub(crate) fn try_run(line: &str) -> bool {
     let mut words = line.split_whitespace();
-    Command::new(words.next().unwrap())
-        .args(words)
-        .stderr(Stdio::null())
-        .status()
-        .unwrap()
-        .success()
+    Command::new(words.next().unwrap()).args(words).stderr(Stdio::null()).status().unwrap().success()
 }
 
 /// Runs commands, one a line; all of them have to succeed.
@@ -49,11 +44,7 @@ pub(crate) fn run(lines: &str) {
 
 /// Feeds commands to `tool -batch -`.
 pub(crate) fn batch(tool: &str, commands: &str) {
-    let mut child = Command::new(tool)
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Command::new(tool).args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success(), "failed: {tool} -batch");
 }
@@ -73,10 +64,7 @@ pub(crate) fn bridge(options: &str) {
 }
 
 pub(crate) fn named<'a>(links: &'a BTreeMap<IfIndex, Link>, name: &str) -> &'a Link {
-    links
-        .values()
-        .find(|link| link.name == name)
-        .unwrap_or_else(|| panic!("no link {name}"))
+    links.values().find(|link| link.name == name).unwrap_or_else(|| panic!("no link {name}"))
 }
 
 pub(crate) fn index(name: &str) -> IfIndex {
@@ -111,10 +99,7 @@ pub(crate) async fn until(events: &mut Events, wanted: Event) -> Vec<Event> {
     let mut all = Vec::new();
     while !all.contains(&wanted) {
         let next = tokio::time::timeout(Duration::from_secs(5), events.next()).await;
-        all.extend(
-            next.unwrap_or_else(|_| panic!("{wanted:?} never came; {all:?}"))
-                .unwrap(),
-        );
+        all.extend(next.unwrap_or_else(|_| panic!("{wanted:?} never came; {all:?}")).unwrap());
     }
     all
 }
@@ -129,11 +114,7 @@ pub(crate) async fn within(events: &mut Events, time: Duration) -> Vec<Event> {
 }
 
 pub(crate) fn block_on(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
 }
 
 /// A named namespace, for what has to be elsewhere. Gone with the value.

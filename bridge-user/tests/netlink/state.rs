@@ -25,33 +25,15 @@ fn links_bridges_and_ports() {
         let links = requests.links().unwrap();
 
         let br0 = named(&links, "br0");
-        assert_eq!(
-            (br0.kind.as_deref(), br0.up, br0.ifindex),
-            (Some("bridge"), true, index("br0"))
-        );
+        assert_eq!((br0.kind.as_deref(), br0.up, br0.ifindex), (Some("bridge"), true, index("br0")));
         let attributes = br0.bridge.clone().unwrap();
-        assert_eq!(
-            (attributes.ageing_time, attributes.forward_delay, attributes.stp_state),
-            (1234, 300, 1)
-        );
-        assert_eq!(
-            (attributes.vlan_filtering, attributes.mst, attributes.unknown_options),
-            (false, false, 0)
-        );
+        assert_eq!((attributes.ageing_time, attributes.forward_delay, attributes.stp_state), (1234, 300, 1));
+        assert_eq!((attributes.vlan_filtering, attributes.mst, attributes.unknown_options), (false, false, 0));
 
         let p0 = named(&links, "p0");
-        assert_eq!(
-            (p0.kind.as_deref(), p0.mac, p0.mtu),
-            (Some("veth"), [2, 0, 0, 0, 0, 0x10], 1400)
-        );
-        assert_eq!(
-            (p0.master, p0.lower, p0.lower_elsewhere),
-            (Some(index("br0")), Some(index("q0")), false)
-        );
-        assert_eq!(
-            (p0.carrier, p0.qdisc.as_str(), p0.physical, p0.switchdev),
-            (true, "noqueue", false, false)
-        );
+        assert_eq!((p0.kind.as_deref(), p0.mac, p0.mtu), (Some("veth"), [2, 0, 0, 0, 0, 0x10], 1400));
+        assert_eq!((p0.master, p0.lower, p0.lower_elsewhere), (Some(index("br0")), Some(index("q0")), false));
+        assert_eq!((p0.carrier, p0.qdisc.as_str(), p0.physical, p0.switchdev), (true, "noqueue", false, false));
         // A port is promiscuous because of the bridge, not by its flag.
         assert_eq!((p0.promiscuity, p0.promisc_flag), (1, false));
         let port = p0.port.clone().unwrap();
@@ -59,11 +41,7 @@ fn links_bridges_and_ports() {
         assert!(matches!(port.state, Some(1 | 2)), "{:?}", port.state);
         assert_eq!(
             PortAttrs { state: None, ..port },
-            PortAttrs {
-                hairpin: true,
-                isolated: true,
-                ..PortAttrs::default()
-            }
+            PortAttrs { hairpin: true, isolated: true, ..PortAttrs::default() }
         );
         assert_eq!(
             named(&links, "p1").port,
@@ -125,40 +103,17 @@ fn fdb_entries_of_bridges_only() {
              ip link add vx0 type vxlan id 7 dstport 4789 dev q0 nolearning
              bridge fdb add 02:00:00:00:01:07 dev vx0 dst 192.0.2.1");
         let (br0, p0, p1) = (index("br0"), index("p0"), index("p1"));
-        let entry = |port| FdbEntry {
-            port,
-            ..FdbEntry::default()
-        };
+        let entry = |port| FdbEntry { port, ..FdbEntry::default() };
         let expected = [
-            Some(FdbEntry {
-                is_static: true,
-                ..entry(p0)
-            }),
+            Some(FdbEntry { is_static: true, ..entry(p0) }),
             Some(entry(p0)),
-            Some(FdbEntry {
-                is_static: true,
-                sticky: true,
-                ..entry(p1)
-            }),
-            Some(FdbEntry {
-                extern_learn: true,
-                ..entry(p1)
-            }),
-            Some(FdbEntry {
-                is_static: true,
-                local: true,
-                ..entry(br0)
-            }),
+            Some(FdbEntry { is_static: true, sticky: true, ..entry(p1) }),
+            Some(FdbEntry { extern_learn: true, ..entry(p1) }),
+            Some(FdbEntry { is_static: true, local: true, ..entry(br0) }),
             None,
             None,
         ];
-        let keys: Vec<_> = (1..=7)
-            .map(|last| FdbKey {
-                bridge: br0,
-                vlan: 0,
-                mac: mac(last),
-            })
-            .collect();
+        let keys: Vec<_> = (1..=7).map(|last| FdbKey { bridge: br0, vlan: 0, mac: mac(last) }).collect();
         let mut requests = Requests::new().unwrap();
         let dumped = requests.fdb().unwrap();
         let from_dump: Vec<_> = keys.iter().map(|key| dumped.get(key).copied()).collect();
@@ -166,39 +121,15 @@ fn fdb_entries_of_bridges_only() {
         assert_eq!(requests.fdb_entries(&keys).unwrap(), expected);
         // The ports' own addresses are local entries, and nothing else is of another bridge.
         let own = requests.link(p0).unwrap().unwrap().mac;
-        let local = FdbKey {
-            bridge: br0,
-            vlan: 0,
-            mac: own,
-        };
-        assert_eq!(
-            dumped[&local],
-            FdbEntry {
-                local: true,
-                is_static: true,
-                ..entry(p0)
-            }
-        );
+        let local = FdbKey { bridge: br0, vlan: 0, mac: own };
+        assert_eq!(dumped[&local], FdbEntry { local: true, is_static: true, ..entry(p0) });
         assert!(dumped.keys().all(|key| key.bridge == br0));
 
         // What cannot be: no such device, no bridge, a device with a table of its own, a VLAN that the kernel refuses.
-        let odd = |bridge, vlan, last| FdbKey {
-            bridge,
-            vlan,
-            mac: mac(last),
-        };
-        let keys = [
-            odd(9999, 0, 1),
-            odd(p0, 0, 1),
-            odd(index("vx0"), 0, 7),
-            odd(br0, 4095, 1),
-            odd(br0, 9, 1),
-            keys[0],
-        ];
-        assert_eq!(
-            requests.fdb_entries(&keys).unwrap(),
-            [None, None, None, None, None, expected[0]]
-        );
+        let odd = |bridge, vlan, last| FdbKey { bridge, vlan, mac: mac(last) };
+        let keys =
+            [odd(9999, 0, 1), odd(p0, 0, 1), odd(index("vx0"), 0, 7), odd(br0, 4095, 1), odd(br0, 9, 1), keys[0]];
+        assert_eq!(requests.fdb_entries(&keys).unwrap(), [None, None, None, None, None, expected[0]]);
         assert!(requests.fdb_entries(&[]).unwrap().is_empty());
     });
 }
@@ -208,20 +139,11 @@ fn many_fdb_entries_in_order() {
     in_namespace(|| {
         bridge("");
         let (br0, p0, p1) = (index("br0"), index("p0"), index("p1"));
-        let key = |n: u16| FdbKey {
-            bridge: br0,
-            vlan: 0,
-            mac: [2, 0, 0, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]],
-        };
+        let key = |n: u16| FdbKey { bridge: br0, vlan: 0, mac: [2, 0, 0, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]] };
         let mut commands = String::new();
         for n in 0..5000_u16 {
             let [.., high, low] = key(n).mac;
-            writeln!(
-                commands,
-                "fdb add 02:00:00:01:{high:02x}:{low:02x} dev p{} master static",
-                n % 2
-            )
-            .unwrap();
+            writeln!(commands, "fdb add 02:00:00:01:{high:02x}:{low:02x} dev p{} master static", n % 2).unwrap();
         }
         batch("bridge", &commands);
         let mut requests = Requests::new().unwrap();
@@ -231,22 +153,11 @@ fn many_fdb_entries_in_order() {
         let keys: Vec<_> = (0..6000).map(key).collect();
         let started = Instant::now();
         let found = requests.fdb_entries(&keys).unwrap();
-        println!(
-            "5000 entries: dumped in {dump_time:?}; 6000 asked for in {:?}",
-            started.elapsed()
-        );
+        println!("5000 entries: dumped in {dump_time:?}; 6000 asked for in {:?}", started.elapsed());
         for (n, found) in found.iter().enumerate() {
             let port = if n % 2 == 0 { p0 } else { p1 };
-            let expected = (n < 5000).then_some(FdbEntry {
-                port,
-                is_static: true,
-                ..FdbEntry::default()
-            });
-            assert_eq!(
-                (*found, dumped.get(&keys[n]).copied()),
-                (expected, expected),
-                "entry {n}"
-            );
+            let expected = (n < 5000).then_some(FdbEntry { port, is_static: true, ..FdbEntry::default() });
+            assert_eq!((*found, dumped.get(&keys[n]).copied()), (expected, expected), "entry {n}");
         }
     });
 }

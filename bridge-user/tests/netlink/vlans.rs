@@ -46,52 +46,22 @@ fn vlans_ranges_and_states() {
         assert_eq!((attributes.default_pvid, attributes.unknown_options), (1, 0));
         assert!(named(&links, "p0").port.as_ref().unwrap().vlan_tunnel);
 
-        let range = |first, last| VlanRange {
-            first,
-            last,
-            state: Some(3),
-            ..VlanRange::default()
-        };
+        let range = |first, last| VlanRange { first, last, state: Some(3), ..VlanRange::default() };
         let vlans = requests.vlans().unwrap();
         let p0 = [
             // The PVID has moved to 30; 1 is still untagged.
-            VlanRange {
-                untagged: true,
-                ..range(1, 1)
-            },
+            VlanRange { untagged: true, ..range(1, 1) },
             range(10, 11),
-            VlanRange {
-                state: Some(4),
-                ..range(12, 12)
-            },
+            VlanRange { state: Some(4), ..range(12, 12) },
             range(13, 20),
-            VlanRange {
-                pvid: true,
-                ..range(30, 30)
-            },
-            VlanRange {
-                untagged: true,
-                ..range(31, 31)
-            },
-            VlanRange {
-                tunnel: true,
-                ..range(40, 40)
-            },
+            VlanRange { pvid: true, ..range(30, 30) },
+            VlanRange { untagged: true, ..range(31, 31) },
+            VlanRange { tunnel: true, ..range(40, 40) },
         ];
         assert_eq!(vlans[&index("p0")], p0);
         assert_eq!(requests.vlans_of(index("p0")).unwrap().unwrap(), p0);
         assert_eq!(vlans[&index("p1")], []);
-        assert_eq!(
-            vlans[&index("br0")],
-            [
-                VlanRange {
-                    pvid: true,
-                    untagged: true,
-                    ..range(1, 1)
-                },
-                range(10, 10)
-            ]
-        );
+        assert_eq!(vlans[&index("br0")], [VlanRange { pvid: true, untagged: true, ..range(1, 1) }, range(10, 10)]);
         assert_eq!(vlans.len(), 3);
         assert_eq!(requests.vlans_of(index("q0")).unwrap(), None);
         assert_eq!(requests.vlans_of(9999).unwrap(), None);
@@ -111,10 +81,7 @@ fn a_thousand_vlan_ranges() {
         batch("bridge", &commands);
         // More than one message.
         let vlans = Requests::new().unwrap().vlans().unwrap();
-        let ids: Vec<_> = vlans[&index("p0")]
-            .iter()
-            .map(|range| (range.first, range.last))
-            .collect();
+        let ids: Vec<_> = vlans[&index("p0")].iter().map(|range| (range.first, range.last)).collect();
         assert_eq!(ids, (2..=4094).step_by(2).map(|vid| (vid, vid)).collect::<Vec<_>>());
     });
 }
@@ -146,18 +113,10 @@ fn vlan_events_and_entries() {
 
             run("bridge vlan add dev p0 vid 10
                  bridge fdb add 02:00:00:00:01:01 dev p0 master static vlan 10");
-            let key = FdbKey {
-                bridge: br0,
-                vlan: 10,
-                mac: mac(1),
-            };
+            let key = FdbKey { bridge: br0, vlan: 10, mac: mac(1) };
             until(&mut events, Event::Fdb(key)).await;
             let mut requests = Requests::new().unwrap();
-            let expected = Some(FdbEntry {
-                port: p0,
-                is_static: true,
-                ..FdbEntry::default()
-            });
+            let expected = Some(FdbEntry { port: p0, is_static: true, ..FdbEntry::default() });
             let other = FdbKey { vlan: 7, ..key };
             assert_eq!(requests.fdb_entries(&[key, other]).unwrap(), [expected, None]);
             assert_eq!(requests.fdb().unwrap().get(&key).copied(), expected);

@@ -27,13 +27,9 @@ pub fn ping(from: &Guest, to: Ipv4Addr, count: u16, patience: Duration) -> Resul
         .with_context(|| format!("ping {to} from {}", from.name))
 }
 
-fn ping_here(to: Ipv4Addr, count: u16, patience: Duration) -> Result<u16> {
-    let socket: OwnedFd = socket(
-        AddressFamily::Inet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::Icmp,
-    )?;
+/// As [`ping`], from the namespace that the thread is in; `patience` is taken as it is.
+pub fn ping_here(to: Ipv4Addr, count: u16, patience: Duration) -> Result<u16> {
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
     let tick = TimeVal::milliseconds(i64::try_from(patience.as_millis().min(100))?);
     setsockopt(&socket, sockopt::ReceiveTimeout, &tick)?;
     let address = SockaddrIn::from(SocketAddrV4::new(to, 0));
@@ -87,10 +83,7 @@ fn answer(socket: &OwnedFd, from: Ipv4Addr, identifier: u16, number: u16, patien
 
 /// The Internet checksum of a message of even length whose checksum field is zero.
 fn checksum(message: &[u8]) -> u16 {
-    let mut sum: u32 = message
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
+    let mut sum: u32 = message.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

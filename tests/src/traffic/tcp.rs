@@ -36,10 +36,7 @@ impl Stream {
 /// Sends `bytes` bytes from one guest to another; an error if they do not all arrive, in order and unchanged.
 pub fn tcp(from: &Guest, to: &Guest, bytes: u64) -> Result<Stream> {
     let patience = PATIENCE * wait::slowness();
-    let listener = to
-        .space
-        .enter(|| TcpListener::bind(SocketAddr::from((to.ip, 0))))?
-        .context("listen")?;
+    let listener = to.space.enter(|| TcpListener::bind(SocketAddr::from((to.ip, 0))))?.context("listen")?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || receive(&listener, patience));
     let start = Instant::now();
@@ -48,23 +45,16 @@ pub fn tcp(from: &Guest, to: &Guest, bytes: u64) -> Result<Stream> {
         // Wakes a server that never got its connection.
         drop(to.space.enter(|| TcpStream::connect_timeout(&address, patience))?);
     }
-    let received = server
-        .join()
-        .map_err(|_panic| anyhow!("the receiving thread panicked"))?;
+    let received = server.join().map_err(|_panic| anyhow!("the receiving thread panicked"))?;
     let context = || format!("TCP from {} to {}", from.name, to.name);
     sent.with_context(context)?;
     let received = received.with_context(context)?;
     ensure!(received == bytes, "{}: {received} of {bytes} bytes arrived", context());
-    Ok(Stream {
-        bytes,
-        time: start.elapsed(),
-    })
+    Ok(Stream { bytes, time: start.elapsed() })
 }
 
 fn pattern() -> Vec<u8> {
-    (0..PATTERN)
-        .map(|index| u8::try_from((index * 31 + index / 251) % 256).unwrap_or(0))
-        .collect()
+    (0..PATTERN).map(|index| u8::try_from((index * 31 + index / 251) % 256).unwrap_or(0)).collect()
 }
 
 fn send(address: SocketAddr, bytes: u64, patience: Duration) -> Result<()> {
@@ -92,9 +82,7 @@ fn receive(listener: &TcpListener, patience: Duration) -> Result<u64> {
     let mut total = 0_u64;
     let mut at = 0;
     loop {
-        let length = stream
-            .read(&mut buffer)
-            .with_context(|| format!("read after {total} bytes"))?;
+        let length = stream.read(&mut buffer).with_context(|| format!("read after {total} bytes"))?;
         if length == 0 {
             return Ok(total);
         }

@@ -35,11 +35,7 @@ fn refused(output: &Output, code: Option<i32>, words: &[&str]) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "succeeded: {text}");
     if let Some(code) = code {
-        ensure!(
-            output.status.code() == Some(code),
-            "exit code {:?} instead of {code}: {text}",
-            output.status.code()
-        );
+        ensure!(output.status.code() == Some(code), "exit code {:?} instead of {code}: {text}", output.status.code());
     }
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     ensure!(lines.len() == 1, "{} lines instead of one:\n{text}", lines.len());
@@ -54,15 +50,8 @@ fn not_a_bridge() -> Result<()> {
     let folder = RunDir::new()?;
     let port = &scene.guests[0].port;
     let before = leak::attachments(&scene.net.host)?;
-    refused(
-        &once(&scene.net.host, &["run", port], folder.path())?,
-        None,
-        &[port, "bridge"],
-    )?;
-    ensure!(
-        leak::attachments(&scene.net.host)? == before,
-        "something stayed attached"
-    );
+    refused(&once(&scene.net.host, &["run", port], folder.path())?, None, &[port, "bridge"])?;
+    ensure!(leak::attachments(&scene.net.host)? == before, "something stayed attached");
     Ok(())
 }
 
@@ -79,26 +68,15 @@ fn status_without_a_daemon() -> Result<()> {
 fn two_daemons_on_one_bridge() -> Result<()> {
     let scene = Scene::new(&[Kind::Veth, Kind::Veth])?;
     let first = scene.xbr(&[])?;
-    refused(
-        &once(&scene.net.host, &["run", "br0"], first.run_dir())?,
-        Some(BUSY),
-        &[],
-    )?;
+    refused(&once(&scene.net.host, &["run", "br0"], first.run_dir())?, Some(BUSY), &[])?;
     // A folder of its own does not make it a second bridge.
     let before = leak::attachments(&scene.net.host)?;
     let folder = Arc::new(RunDir::new()?);
     let mut second = Xbr::spawn(&scene.net.host, &["br0"], Arc::clone(&folder))?;
     let ready = second.wait_ready();
-    ensure!(
-        ready.is_err(),
-        "a second daemon serves the same bridge: {}",
-        second.log()
-    );
+    ensure!(ready.is_err(), "a second daemon serves the same bridge: {}", second.log());
     ensure!(second.wait_end()?.code() == Some(BUSY), "{}", second.log());
-    ensure!(
-        leak::attachments(&scene.net.host)? == before,
-        "the second daemon left something behind"
-    );
+    ensure!(leak::attachments(&scene.net.host)? == before, "the second daemon left something behind");
     super::scene::warm(&first, &scene.guests[0], &scene.guests[1])?;
     first.stop()
 }
@@ -111,12 +89,7 @@ fn without_root() -> Result<()> {
     std::fs::copy(binary()?, &copy)?;
     let run_dir = folder.path().join("run");
     let output = scene.net.host.enter(|| {
-        Command::new(&copy)
-            .args(["run", "br0", "--run-dir"])
-            .arg(&run_dir)
-            .uid(65_534)
-            .gid(65_534)
-            .output()
+        Command::new(&copy).args(["run", "br0", "--run-dir"]).arg(&run_dir).uid(65_534).gid(65_534).output()
     })??;
     refused(&output, Some(PERMISSION), &[])
 }
@@ -124,19 +97,9 @@ fn without_root() -> Result<()> {
 fn bad_arguments() -> Result<()> {
     let scene = Scene::new(&[Kind::Veth])?;
     let folder = RunDir::new()?;
-    for words in [
-        &["run"][..],
-        &["run", "br0", "--hook", "g1"],
-        &["run", "br0", "--hook", "g1=fast"],
-        &["fly"],
-    ] {
+    for words in [&["run"][..], &["run", "br0", "--hook", "g1"], &["run", "br0", "--hook", "g1=fast"], &["fly"]] {
         let output = once(&scene.net.host, words, folder.path())?;
-        ensure!(
-            output.status.code() == Some(USAGE),
-            "xbr {}: {:?}",
-            words.join(" "),
-            output.status
-        );
+        ensure!(output.status.code() == Some(USAGE), "xbr {}: {:?}", words.join(" "), output.status);
     }
     Ok(())
 }

@@ -19,37 +19,18 @@ use super::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
-        "fdb::a_move_is_followed_at_once",
-        || a_move_is_followed_at_once("eth0=tc"),
-        &[],
-    ),
-    test(
-        "fdb::a_move_to_the_uplink_is_followed_at_once",
-        || a_move_is_followed_at_once("eth0=xdp"),
-        &[],
-    ),
+    test("fdb::a_move_is_followed_at_once", || a_move_is_followed_at_once("eth0=tc"), &[]),
+    test("fdb::a_move_to_the_uplink_is_followed_at_once", || a_move_is_followed_at_once("eth0=xdp"), &[]),
     test("fdb::flush_floods_again", flush_floods_again, &[]),
-    test(
-        "fdb::busy_entries_stay_silent_ones_go",
-        busy_entries_stay_silent_ones_go,
-        &[],
-    ),
-    test(
-        "fdb::a_full_table_goes_by_the_bridge",
-        a_full_table_goes_by_the_bridge,
-        &[],
-    ),
+    test("fdb::busy_entries_stay_silent_ones_go", busy_entries_stay_silent_ones_go, &[]),
+    test("fdb::a_full_table_goes_by_the_bridge", a_full_table_goes_by_the_bridge, &[]),
     test("fdb::a_static_entry_is_used", a_static_entry_is_used, &[]),
 ];
 
 /// Numbers of the lab's frames that wait in a capture.
 fn numbers(capture: &mut Capture) -> Result<Vec<u32>> {
     let frames = capture.drain(Duration::from_millis(100))?;
-    Ok(frames
-        .iter()
-        .filter_map(|frame| frame.mark().map(|mark| mark.seq))
-        .collect())
+    Ok(frames.iter().filter_map(|frame| frame.mark().map(|mark| mark.seq)).collect())
 }
 
 /// Once the frame by which a station shows up elsewhere is through the bridge, no frame goes to its old port.
@@ -64,8 +45,7 @@ fn a_move_is_followed_at_once(hook: &str) -> Result<()> {
     for round in 0..12_u32 {
         let (here, there) = if round % 2 == 0 { (two, three) } else { (three, two) };
         let mut captures = (here.capture()?, there.capture()?);
-        here.sender()?
-            .send(&Frame::new(station, talker.mac).numbered(1, round).bytes())?;
+        here.sender()?.send(&Frame::new(station, talker.mac).numbered(1, round).bytes())?;
         // The talker has the frame, so the bridge has learnt.
         let arrived = heard.next(Duration::from_secs(2) * slowness())?;
         ensure!(
@@ -76,11 +56,7 @@ fn a_move_is_followed_at_once(hook: &str) -> Result<()> {
             sender.send(&Frame::new(talker.mac, station).numbered(2, number).bytes())?;
         }
         let (right, wrong) = (numbers(&mut captures.0)?, numbers(&mut captures.1)?);
-        ensure!(
-            right.len() == BURST as usize,
-            "round {round}: {} of {BURST} frames at the new port",
-            right.len()
-        );
+        ensure!(right.len() == BURST as usize, "round {round}: {} of {BURST} frames at the new port", right.len());
         ensure!(wrong.is_empty(), "round {round}: frames {wrong:?} went to the old port");
         // Now and then the new place gets time to become a fast one.
         if round % 3 == 2 {
@@ -89,18 +65,10 @@ fn a_move_is_followed_at_once(hook: &str) -> Result<()> {
                 sender.send(&Frame::new(talker.mac, station).numbered(2, number).bytes())?;
             }
             let fast = numbers(&mut captures.0)?;
-            ensure!(
-                fast.len() == BURST as usize,
-                "round {round}: {} of {BURST} frames on the fast path",
-                fast.len()
-            );
+            ensure!(fast.len() == BURST as usize, "round {round}: {} of {BURST} frames on the fast path", fast.len());
         }
     }
-    ensure!(
-        xbr.fast(&talker.port)? > 0,
-        "the fast path was never taken: {}",
-        xbr.summary()
-    );
+    ensure!(xbr.fast(&talker.port)? > 0, "the fast path was never taken: {}", xbr.summary());
     xbr.stop()
 }
 
@@ -114,8 +82,7 @@ fn flush_floods_again() -> Result<()> {
         let mut capture = (two.capture()?, three.capture()?);
         scene.host("ip link set br0 type bridge fdb_flush")?;
         for number in 0..10 {
-            one.sender()?
-                .send(&Frame::new(one.mac, two.mac).numbered(3, number).bytes())?;
+            one.sender()?.send(&Frame::new(one.mac, two.mac).numbered(3, number).bytes())?;
         }
         let (right, flooded) = (numbers(&mut capture.0)?, numbers(&mut capture.1)?);
         ensure!(
@@ -146,10 +113,7 @@ fn busy_entries_stay_silent_ones_go() -> Result<()> {
     there.stop()?.exact()?;
     back.stop()?.exact()?;
     let [first, second, third] = entries;
-    ensure!(
-        first? == Some(one.port.clone()) && second? == Some(two.port.clone()),
-        "a busy station aged out"
-    );
+    ensure!(first? == Some(one.port.clone()) && second? == Some(two.port.clone()), "a busy station aged out");
     ensure!(third?.is_none(), "a silent station did not age out");
     for guest in [one, two] {
         deltas.get(&guest.port).context("port")?.steady(500)?;
@@ -169,11 +133,7 @@ fn a_full_table_goes_by_the_bridge() -> Result<()> {
     sleep(Duration::from_millis(300));
     let mut captures = (two.capture()?, three.capture()?);
     for (number, station) in stations.iter().cycle().take(stations.len() * 3).enumerate() {
-        talker.send(
-            &Frame::new(one.mac, *station)
-                .numbered(5, u32::try_from(number)?)
-                .bytes(),
-        )?;
+        talker.send(&Frame::new(one.mac, *station).numbered(5, u32::try_from(number)?).bytes())?;
     }
     let (right, wrong) = (numbers(&mut captures.0)?, numbers(&mut captures.1)?);
     ensure!(
@@ -185,14 +145,9 @@ fn a_full_table_goes_by_the_bridge() -> Result<()> {
     let refused = |xbr: &xbr_tests::xbr::Xbr| -> Result<u64> {
         let status = xbr.status()?;
         let tables = status["tables"].as_array().into_iter().flatten();
-        Ok(tables
-            .filter(|table| table["name"] == "fdb")
-            .map(|table| xbr_tests::xbr::count(&table["refused"]))
-            .sum())
+        Ok(tables.filter(|table| table["name"] == "fdb").map(|table| xbr_tests::xbr::count(&table["refused"])).sum())
     };
-    wait::until("status says that entries found no room", Duration::from_secs(3), || {
-        Ok(refused(&xbr)? > 0)
-    })?;
+    wait::until("status says that entries found no room", Duration::from_secs(3), || Ok(refused(&xbr)? > 0))?;
     xbr.stop()
 }
 
@@ -201,26 +156,17 @@ fn a_static_entry_is_used() -> Result<()> {
     let [one, two, three] = scene.first();
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
-    scene.host(&format!(
-        "bridge fdb replace 02:0b:00:00:55:01 dev {} master static",
-        two.port
-    ))?;
+    scene.host(&format!("bridge fdb replace 02:0b:00:00:55:01 dev {} master static", two.port))?;
     let frame = Frame::new(one.mac, [2, 0x0b, 0, 0, 0x55, 1]);
     sleep(Duration::from_millis(300));
     scene.steady_frame(&xbr, one, two, &frame, 200)?;
     // It moves by hand as well.
-    scene.host(&format!(
-        "bridge fdb replace 02:0b:00:00:55:01 dev {} master static",
-        three.port
-    ))?;
+    scene.host(&format!("bridge fdb replace 02:0b:00:00:55:01 dev {} master static", three.port))?;
     sleep(Duration::from_millis(300));
     scene.steady_frame(&xbr, one, three, &frame, 200)?;
     scene.host(&format!("bridge fdb del 02:0b:00:00:55:01 dev {} master", three.port))?;
     sleep(Duration::from_millis(300));
     let account = Flow::start(one, &[two, three], &[], frame, 1000, 50)?.finish()?;
-    ensure!(
-        account.received == 100,
-        "after the entry went, frames are flooded: {account:?}"
-    );
+    ensure!(account.received == 100, "after the entry went, frames are flooded: {account:?}");
     xbr.stop()
 }

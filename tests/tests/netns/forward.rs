@@ -24,34 +24,14 @@ pub(crate) const TESTS: &[Test] = &[
     test("forward::known_unicast_is_fast", known_unicast_is_fast, &[]),
     test("forward::every_pair_by_tc", || every_pair("eth0=tc"), &[Need::Tun]),
     test("forward::every_pair_by_xdp", || every_pair("eth0=xdp"), &[Need::Tun]),
-    test(
-        "forward::tags_are_transparent_to_tc",
-        || tags_are_transparent("eth0=tc"),
-        &[Need::Tun],
-    ),
-    test(
-        "forward::tags_are_transparent_to_xdp",
-        || tags_are_transparent("eth0=xdp"),
-        &[Need::Tun],
-    ),
-    test(
-        "forward::tags_in_metadata_are_transparent",
-        tags_in_metadata_are_transparent,
-        &[Need::Tcx],
-    ),
+    test("forward::tags_are_transparent_to_tc", || tags_are_transparent("eth0=tc"), &[Need::Tun]),
+    test("forward::tags_are_transparent_to_xdp", || tags_are_transparent("eth0=xdp"), &[Need::Tun]),
+    test("forward::tags_in_metadata_are_transparent", tags_in_metadata_are_transparent, &[Need::Tcx]),
     test("forward::jumbo_by_tc", || jumbo("eth0=tc"), &[Need::Tun]),
     test("forward::jumbo_by_xdp", || jumbo("eth0=xdp"), &[Need::Tun]),
-    test(
-        "forward::too_large_for_the_egress_port",
-        too_large_for_the_egress_port,
-        &[],
-    ),
+    test("forward::too_large_for_the_egress_port", too_large_for_the_egress_port, &[]),
     test("forward::floods_stay_floods", floods_stay_floods, &[]),
-    test(
-        "forward::local_address_reaches_the_bridge",
-        local_address_reaches_the_bridge,
-        &[],
-    ),
+    test("forward::local_address_reaches_the_bridge", local_address_reaches_the_bridge, &[]),
     test("forward::counters_add_up", counters_add_up, &[Need::Tun]),
 ];
 
@@ -83,10 +63,7 @@ fn every_pair(hook: &str) -> Result<()> {
                 tcp(from, to, (16 << 20) / u64::from(slowness())).with_context(context)?;
                 // The ACKs' share is looked at as well: they come from the other port. A few frames may be ARP.
                 for port in [&from.port, &to.port] {
-                    let delta = reading
-                        .since(&xbr)?
-                        .remove(port)
-                        .with_context(|| format!("port {port}"))?;
+                    let delta = reading.since(&xbr)?.remove(port).with_context(|| format!("port {port}"))?;
                     let slow = delta.known() - delta.fast;
                     ensure!(
                         slow <= 3 + delta.known() / 100,
@@ -98,10 +75,7 @@ fn every_pair(hook: &str) -> Result<()> {
         }
     }
     let by_xdp = xbr.reason("eth0", "forwarded_xdp")?;
-    ensure!(
-        (by_xdp > 0) == hook.ends_with("xdp"),
-        "{by_xdp} frames by XDP with {hook}"
-    );
+    ensure!((by_xdp > 0) == hook.ends_with("xdp"), "{by_xdp} frames by XDP with {hook}");
     xbr.stop()
 }
 
@@ -111,10 +85,7 @@ fn tagged_probes(scene: &Scene) -> Vec<Probe> {
         &[],
         &[Tag::q(10)],
         &[Tag::q(0).pcp(5)],
-        &[Tag {
-            tpid: TPID_Q,
-            tci: 0xf00a,
-        }],
+        &[Tag { tpid: TPID_Q, tci: 0xf00a }],
         &[Tag::ad(10)],
         &[Tag::q(10), Tag::q(20)],
         &[Tag::ad(30).pcp(2), Tag::q(10).pcp(6), Tag::q(7)],
@@ -179,10 +150,7 @@ fn too_large_for_the_egress_port() -> Result<()> {
             probes.push(Probe { from: 0, frame });
         }
     }
-    probes.push(Probe {
-        from: 1,
-        frame: Frame::new(two.mac, one.mac),
-    });
+    probes.push(Probe { from: 1, frame: Frame::new(two.mac, one.mac) });
     compare(&scene, &[], &probes, 5)
 }
 
@@ -191,26 +159,11 @@ fn floods_stay_floods() -> Result<()> {
     let [one, two, three] = scene.first();
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
-    for dst in [
-        BROADCAST,
-        [0x01, 0, 0x5e, 1, 2, 3],
-        [0x33, 0x33, 0, 0, 0, 9],
-        [2, 9, 9, 9, 9, 9],
-    ] {
+    for dst in [BROADCAST, [0x01, 0, 0x5e, 1, 2, 3], [0x33, 0x33, 0, 0, 0, 9], [2, 9, 9, 9, 9, 9]] {
         let reading = Reading::take(&xbr)?;
-        let account = Flow::start(
-            one,
-            &[two, three],
-            &[],
-            Frame::new(one.mac, dst),
-            2000 / slowness(),
-            200,
-        )?
-        .finish()?;
-        ensure!(
-            account.received == 400 && account.duplicated == 0,
-            "to {dst:02x?}: {account:?}"
-        );
+        let account =
+            Flow::start(one, &[two, three], &[], Frame::new(one.mac, dst), 2000 / slowness(), 200)?.finish()?;
+        ensure!(account.received == 400 && account.duplicated == 0, "to {dst:02x?}: {account:?}");
         let delta = reading.since(&xbr)?.remove(&one.port).context("port")?;
         ensure!(delta.fast == 0 && delta.slow >= 200, "to {dst:02x?}: {delta:?}");
     }
@@ -240,10 +193,7 @@ fn counters_add_up() -> Result<()> {
     let received = |port: &str| scene.net.host.link_counter(port, "rx", "packets");
     let before = (Reading::take(&xbr)?, received(&one.port)?, received(&two.port)?);
     let mut probes = tagged_probes(&scene);
-    probes.push(Probe {
-        from: 0,
-        frame: Frame::new(one.mac, BROADCAST),
-    });
+    probes.push(Probe { from: 0, frame: Frame::new(one.mac, BROADCAST) });
     for _ in 0..20 {
         observe(&scene, &probes)?;
     }

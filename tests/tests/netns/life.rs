@@ -20,31 +20,11 @@ use super::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
-        "life::kill_9_during_a_flow_on_veth",
-        || kill_9_during_a_flow(Kind::Veth, "tc"),
-        &[],
-    ),
-    test(
-        "life::kill_9_during_a_flow_on_xdp",
-        || kill_9_during_a_flow(Kind::Wire, "xdp"),
-        &[],
-    ),
-    test(
-        "life::a_stopped_daemon_loses_its_lease",
-        a_stopped_daemon_loses_its_lease,
-        &[],
-    ),
-    test(
-        "life::ports_are_left_as_they_were_found",
-        ports_are_left_as_they_were_found,
-        &[Need::Tun],
-    ),
-    alone(
-        "life::attach_and_detach_leak_nothing",
-        attach_and_detach_leak_nothing,
-        &[],
-    ),
+    test("life::kill_9_during_a_flow_on_veth", || kill_9_during_a_flow(Kind::Veth, "tc"), &[]),
+    test("life::kill_9_during_a_flow_on_xdp", || kill_9_during_a_flow(Kind::Wire, "xdp"), &[]),
+    test("life::a_stopped_daemon_loses_its_lease", a_stopped_daemon_loses_its_lease, &[]),
+    test("life::ports_are_left_as_they_were_found", ports_are_left_as_they_were_found, &[Need::Tun]),
+    alone("life::attach_and_detach_leak_nothing", attach_and_detach_leak_nothing, &[]),
 ];
 
 /// A flow of 10 s with a kill -9 in the middle. The numbers are printed: they are the promise of the README.
@@ -53,22 +33,8 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     let [one, two, three] = scene.first();
     let mut xbr = scene.xbr(&["--hook", &format!("{}={hook}", one.port)])?;
     warm(&xbr, one, two)?;
-    let there = Flow::start(
-        one,
-        &[two],
-        &[three],
-        Frame::new(one.mac, two.mac),
-        5000 / slowness(),
-        u32::MAX,
-    )?;
-    let back = Flow::start(
-        two,
-        &[one],
-        &[three],
-        Frame::new(two.mac, one.mac),
-        5000 / slowness(),
-        u32::MAX,
-    )?;
+    let there = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 5000 / slowness(), u32::MAX)?;
+    let back = Flow::start(two, &[one], &[three], Frame::new(two.mac, one.mac), 5000 / slowness(), u32::MAX)?;
     sleep(Duration::from_secs(5));
     let fast = xbr.fast(&one.port)?;
     xbr.kill9()?;
@@ -77,16 +43,9 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     for account in accounts {
         println!("kill -9 on {kind:?} ({hook}): {account:?}");
         ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
-        ensure!(
-            account.lost <= 10,
-            "more than the frames in flight were lost: {account:?}"
-        );
+        ensure!(account.lost <= 10, "more than the frames in flight were lost: {account:?}");
     }
-    ensure!(
-        fast > u64::from(accounts[0].sent) / 3,
-        "the fast path was not taken: {fast} of {}",
-        accounts[0].sent
-    );
+    ensure!(fast > u64::from(accounts[0].sent) / 3, "the fast path was not taken: {fast} of {}", accounts[0].sent);
     // A new daemon finds nothing in its way.
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
@@ -107,14 +66,8 @@ fn a_stopped_daemon_loses_its_lease() -> Result<()> {
     flow.finish()?.exact()?;
     xbr.signal(Signal::SIGCONT)?;
     let suspended = xbr.reason(&one.port, "suspended")?;
-    ensure!(
-        suspended >= 500,
-        "only {suspended} of 500 frames went by the bridge: {}",
-        xbr.summary()
-    );
-    wait::until("fast again after SIGCONT", Duration::from_secs(3), || {
-        Ok(warm(&xbr, one, two).is_ok())
-    })?;
+    ensure!(suspended >= 500, "only {suspended} of 500 frames went by the bridge: {}", xbr.summary());
+    wait::until("fast again after SIGCONT", Duration::from_secs(3), || Ok(warm(&xbr, one, two).is_ok()))?;
     scene.steady(&xbr, one, two, 200)?;
     xbr.stop()
 }
@@ -128,10 +81,7 @@ fn ports_are_left_as_they_were_found() -> Result<()> {
     for kill in [false, true] {
         let mut xbr = scene.xbr(&["--hook", "eth0=xdp"])?;
         warm(&xbr, one, uplink)?;
-        ensure!(
-            leak::attachments(&scene.net.host)? != before,
-            "nothing is attached while xbr runs"
-        );
+        ensure!(leak::attachments(&scene.net.host)? != before, "nothing is attached while xbr runs");
         if kill {
             xbr.kill9()?;
             // What a crash leaves on kernels without links is for the next start to clear.
@@ -144,25 +94,16 @@ fn ports_are_left_as_they_were_found() -> Result<()> {
         // After a crash nobody is there to turn an offload back on.
         let after = leak::attachments(&scene.net.host)?;
         let same = |text: &str| -> Vec<String> {
-            text.lines()
-                .filter(|line| !kill || !line.contains("vlan"))
-                .map(str::to_owned)
-                .collect()
+            text.lines().filter(|line| !kill || !line.contains("vlan")).map(str::to_owned).collect()
         };
-        ensure!(
-            same(&after) == same(&before),
-            "killed {kill}: before:\n{before}\nafter:\n{after}"
-        );
+        ensure!(same(&after) == same(&before), "killed {kill}: before:\n{before}\nafter:\n{after}");
     }
     Ok(())
 }
 
 /// `XBR_TEST_CYCLES` starts and ends, default 100, while numbered frames flow.
 fn attach_and_detach_leak_nothing() -> Result<()> {
-    let cycles = env::var("XBR_TEST_CYCLES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100_u32);
+    let cycles = env::var("XBR_TEST_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(100_u32);
     let scene = Scene::new(&[Kind::Veth, Kind::Veth, Kind::Wire, Kind::Veth])?;
     let [one, two, uplink, bystander] = scene.first();
     let objects = Objects::list()?;
@@ -171,14 +112,7 @@ fn attach_and_detach_leak_nothing() -> Result<()> {
     let rate = 1000 / slowness();
     let flows = [
         Flow::start(one, &[two], &[bystander], Frame::new(one.mac, two.mac), rate, u32::MAX)?,
-        Flow::start(
-            uplink,
-            &[one],
-            &[bystander],
-            Frame::new(uplink.mac, one.mac),
-            rate,
-            u32::MAX,
-        )?,
+        Flow::start(uplink, &[one], &[bystander], Frame::new(uplink.mac, one.mac), rate, u32::MAX)?,
     ];
     for cycle in 0..cycles {
         let mut xbr = scene.xbr(&["--hook", "eth0=xdp"])?;

@@ -26,17 +26,10 @@ pub(crate) struct Observed(Vec<Vec<Vec<u8>>>);
 /// Sends the probes one by one, in order, and lists what everybody received.
 pub(crate) fn observe(scene: &Scene, probes: &[Probe]) -> Result<Observed> {
     let mut captures = scene.guests.iter().map(Guest::capture).collect::<Result<Vec<_>>>()?;
-    let senders = scene
-        .guests
-        .iter()
-        .map(Guest::sender)
-        .collect::<Result<Vec<Sender>>>()?;
+    let senders = scene.guests.iter().map(Guest::sender).collect::<Result<Vec<Sender>>>()?;
     for (number, probe) in probes.iter().enumerate() {
         let mut frame = probe.frame.clone();
-        frame.mark(Mark {
-            flow: 0x2000_0000,
-            seq: u32::try_from(number)?,
-        });
+        frame.mark(Mark { flow: 0x2000_0000, seq: u32::try_from(number)? });
         senders[probe.from].send(&frame.bytes())?;
     }
     let observed = drain_all(&mut captures, Duration::from_millis(200))?.into_iter().map(|frames| {
@@ -63,32 +56,18 @@ impl Observed {
                         )
                     });
                     // Writing to a string cannot fail.
-                    let _ = write!(
-                        text,
-                        "\n    {what} {}: {}{}",
-                        guest.name,
-                        describe(frame),
-                        cause.unwrap_or_default()
-                    );
+                    let _ =
+                        write!(text, "\n    {what} {}: {}{}", guest.name, describe(frame), cause.unwrap_or_default());
                 }
             };
             report(want, got, "missing at");
             report(got, want, "too much at");
             if want.len() != got.len() {
-                let _ = write!(
-                    text,
-                    "\n    {} received {} frames instead of {}",
-                    guest.name,
-                    got.len(),
-                    want.len()
-                );
+                let _ = write!(text, "\n    {} received {} frames instead of {}", guest.name, got.len(), want.len());
             }
         }
         if !text.is_empty() {
-            bail!(
-                "{when}: not what the bridge does:{}",
-                text.lines().take(40).collect::<Vec<_>>().join("\n")
-            );
+            bail!("{when}: not what the bridge does:{}", text.lines().take(40).collect::<Vec<_>>().join("\n"));
         }
         Ok(())
     }
@@ -100,12 +79,7 @@ pub(crate) fn compare(scene: &Scene, args: &[&str], probes: &[Probe], fast: u64)
     // The first round teaches the bridge where everybody is.
     observe(scene, probes)?;
     let plain = observe(scene, probes)?;
-    plain.expect(
-        &observe(scene, probes)?,
-        scene,
-        "the plain bridge is not steady",
-        probes,
-    )?;
+    plain.expect(&observe(scene, probes)?, scene, "the plain bridge is not steady", probes)?;
     let xbr = scene.xbr(args)?;
     for round in 1..=4 {
         let reading = xbr_tests::measure::Reading::take(&xbr)?;
@@ -113,11 +87,7 @@ pub(crate) fn compare(scene: &Scene, args: &[&str], probes: &[Probe], fast: u64)
         plain.expect(&observed, scene, &format!("round {round} with xbr"), probes)?;
         let taken: u64 = reading.since(&xbr)?.values().map(|delta| delta.fast).sum();
         if round == 4 && taken < fast {
-            bail!(
-                "only {taken} of {} frames took the fast path: {}",
-                probes.len(),
-                xbr.summary()
-            );
+            bail!("only {taken} of {} frames took the fast path: {}", probes.len(), xbr.summary());
         }
     }
     xbr.stop()?;

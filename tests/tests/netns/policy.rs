@@ -19,47 +19,15 @@ use super::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
-        "policy::a_foreign_xdp_program_keeps_its_port",
-        a_foreign_xdp_program_keeps_its_port,
-        &[],
-    ),
-    test(
-        "policy::a_foreign_tcx_program_keeps_the_port_slow",
-        a_foreign_tcx_program,
-        &[Need::Tcx],
-    ),
-    test(
-        "policy::nft_bridge_rules_still_filter",
-        nft_bridge_rules_still_filter,
-        &[Need::NftBridge],
-    ),
+    test("policy::a_foreign_xdp_program_keeps_its_port", a_foreign_xdp_program_keeps_its_port, &[]),
+    test("policy::a_foreign_tcx_program_keeps_the_port_slow", a_foreign_tcx_program, &[Need::Tcx]),
+    test("policy::nft_bridge_rules_still_filter", nft_bridge_rules_still_filter, &[Need::NftBridge]),
     test("policy::an_ingress_filter_keeps_the_port_slow", an_ingress_filter, &[]),
-    test(
-        "policy::a_promiscuous_bridge_sees_every_frame",
-        a_promiscuous_bridge_sees_every_frame,
-        &[],
-    ),
-    test(
-        "policy::br_netfilter_without_rules_is_no_policy",
-        br_netfilter_without_rules,
-        &[Need::BrNetfilter],
-    ),
-    test(
-        "policy::br_netfilter_with_rules_filters",
-        br_netfilter_with_rules_filters,
-        &[Need::BrNetfilter],
-    ),
-    test(
-        "policy::a_macvlan_on_a_port_keeps_it_slow",
-        a_macvlan_on_a_port,
-        &[Need::Macvlan],
-    ),
-    test(
-        "policy::a_vlan_device_on_a_port_keeps_it_slow",
-        a_vlan_device_on_a_port,
-        &[Need::VlanDevice],
-    ),
+    test("policy::a_promiscuous_bridge_sees_every_frame", a_promiscuous_bridge_sees_every_frame, &[]),
+    test("policy::br_netfilter_without_rules_is_no_policy", br_netfilter_without_rules, &[Need::BrNetfilter]),
+    test("policy::br_netfilter_with_rules_filters", br_netfilter_with_rules_filters, &[Need::BrNetfilter]),
+    test("policy::a_macvlan_on_a_port_keeps_it_slow", a_macvlan_on_a_port, &[Need::Macvlan]),
+    test("policy::a_vlan_device_on_a_port_keeps_it_slow", a_vlan_device_on_a_port, &[Need::VlanDevice]),
 ];
 
 const THREE: [Kind; 3] = [Kind::Veth, Kind::Veth, Kind::Veth];
@@ -71,11 +39,7 @@ fn slow_but_forwarding(scene: &Scene, xbr: &xbr_tests::xbr::Xbr, reason: &str) -
     let before = xbr.fast(&one.port)?;
     traffic::flow(one, two, &[three], 200, 2000)?.exact()?;
     traffic::flow(two, one, &[three], 200, 2000)?.exact()?;
-    ensure!(
-        xbr.fast(&one.port)? == before,
-        "frames of a slow port were fast: {}",
-        xbr.summary()
-    );
+    ensure!(xbr.fast(&one.port)? == before, "frames of a slow port were fast: {}", xbr.summary());
     Ok(())
 }
 
@@ -109,18 +73,10 @@ fn nft_bridge_rules_still_filter() -> Result<()> {
     let nft = |line: &str| scene.host(&format!("nft {line}"));
     nft("add table bridge filter")?;
     nft("add chain bridge filter forward { type filter hook forward priority 0 ; }")?;
-    nft(&format!(
-        "add rule bridge filter forward ether saddr {} drop",
-        xbr_tests::frame::mac(one.mac)
-    ))?;
-    xbr.wait_slow(&one.port, "netfilter")
-        .or_else(|_port| bridge_slow(&xbr, "netfilter"))?;
+    nft(&format!("add rule bridge filter forward ether saddr {} drop", xbr_tests::frame::mac(one.mac)))?;
+    xbr.wait_slow(&one.port, "netfilter").or_else(|_port| bridge_slow(&xbr, "netfilter"))?;
     let account = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 2000, 200)?.finish()?;
-    ensure!(
-        account.received == 0,
-        "{} frames went around a rule that drops them",
-        account.received
-    );
+    ensure!(account.received == 0, "{} frames went around a rule that drops them", account.received);
     traffic::flow(two, three, &[one], 200, 2000)?.exact()?;
     nft("delete table bridge filter")?;
     scene.greet()?;
@@ -130,11 +86,9 @@ fn nft_bridge_rules_still_filter() -> Result<()> {
 
 /// The whole bridge says that it is slow for this reason.
 fn bridge_slow(xbr: &xbr_tests::xbr::Xbr, reason: &str) -> Result<()> {
-    wait::until(
-        &format!("br0 slow with reason {reason}"),
-        Duration::from_secs(5),
-        || Ok(xbr.status()?["bridges"][0]["slow_reason"] == reason),
-    )
+    wait::until(&format!("br0 slow with reason {reason}"), Duration::from_secs(5), || {
+        Ok(xbr.status()?["bridges"][0]["slow_reason"] == reason)
+    })
 }
 
 fn an_ingress_filter() -> Result<()> {
@@ -143,14 +97,8 @@ fn an_ingress_filter() -> Result<()> {
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
     // On kernels without tcx the qdisc is there already, and shared.
-    scene
-        .net
-        .host
-        .output(&format!("tc qdisc add dev {} clsact", one.port))?;
-    scene.host(&format!(
-        "tc filter add dev {} ingress protocol all prio 7 u32 match u32 0 0 flowid 1:1",
-        one.port
-    ))?;
+    scene.net.host.output(&format!("tc qdisc add dev {} clsact", one.port))?;
+    scene.host(&format!("tc filter add dev {} ingress protocol all prio 7 u32 match u32 0 0 flowid 1:1", one.port))?;
     slow_but_forwarding(&scene, &xbr, "tc_filter")?;
     warm(&xbr, two, three)?;
     scene.host(&format!("tc filter del dev {} ingress prio 7", one.port))?;
@@ -165,8 +113,7 @@ fn a_promiscuous_bridge_sees_every_frame() -> Result<()> {
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
     scene.host("ip link set br0 promisc on")?;
-    xbr.wait_slow(&one.port, "bridge_promisc")
-        .or_else(|_port| bridge_slow(&xbr, "bridge_promisc"))?;
+    xbr.wait_slow(&one.port, "bridge_promisc").or_else(|_port| bridge_slow(&xbr, "bridge_promisc"))?;
     let mut listener = xbr_tests::packet::Capture::open(&scene.net.host, "br0")?;
     traffic::flow(one, two, &[], 200, 2000)?.exact()?;
     let heard = listener.drain(Duration::from_millis(200))?.len();
@@ -199,15 +146,10 @@ fn br_netfilter_with_rules_filters() -> Result<()> {
     nft("add table ip filter")?;
     nft("add chain ip filter forward { type filter hook forward priority 0 ; }")?;
     nft(&format!("add rule ip filter forward ip saddr {} drop", one.ip))?;
-    xbr.wait_slow(&one.port, "netfilter")
-        .or_else(|_port| bridge_slow(&xbr, "netfilter"))?;
+    xbr.wait_slow(&one.port, "netfilter").or_else(|_port| bridge_slow(&xbr, "netfilter"))?;
     let frame = Frame::udp(one.mac, two.mac, one.ip, two.ip, 7, 64);
     let account = Flow::start(one, &[two], &[three], frame, 2000, 200)?.finish()?;
-    ensure!(
-        account.received == 0,
-        "{} frames went around a rule that drops them",
-        account.received
-    );
+    ensure!(account.received == 0, "{} frames went around a rule that drops them", account.received);
     nft("delete table ip filter")?;
     warm(&xbr, one, two)?;
     xbr.stop()
@@ -220,10 +162,7 @@ fn a_macvlan_on_a_port() -> Result<()> {
     warm(&xbr, one, two)?;
     // A bridge port takes macvlans only before it joins.
     scene.host(&format!("ip link set {} nomaster", one.port))?;
-    let added = scene.net.host.output(&format!(
-        "ip link add link {} name mv0 type macvlan mode passthru",
-        one.port
-    ))?;
+    let added = scene.net.host.output(&format!("ip link add link {} name mv0 type macvlan mode passthru", one.port))?;
     scene.net.host.output("ip link set mv0 up")?;
     let joined = scene.net.host.output(&format!("ip link set {} master br0", one.port))?;
     if added.status.success() && joined.status.success() {

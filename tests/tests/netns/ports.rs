@@ -22,37 +22,17 @@ use super::{
 pub(crate) const TESTS: &[Test] = &[
     test("ports::a_port_leaves_and_joins", a_port_leaves_and_joins, &[]),
     test("ports::a_port_goes_down_and_up", a_port_goes_down_and_up, &[]),
-    test(
-        "ports::an_unplugged_tap_vanishes",
-        an_unplugged_tap_vanishes,
-        &[Need::Tun],
-    ),
+    test("ports::an_unplugged_tap_vanishes", an_unplugged_tap_vanishes, &[Need::Tun]),
     test("ports::isolated_ports_stay_isolated", isolated_ports_stay_isolated, &[]),
     test("ports::a_disabled_port_gets_nothing", a_disabled_port_gets_nothing, &[]),
-    test(
-        "ports::a_bridge_is_deleted_and_made_again",
-        a_bridge_is_deleted_and_made_again,
-        &[],
-    ),
+    test("ports::a_bridge_is_deleted_and_made_again", a_bridge_is_deleted_and_made_again, &[]),
     test("ports::started_before_the_bridge", started_before_the_bridge, &[]),
-    test(
-        "ports::all_takes_bridges_that_appear_later",
-        all_takes_bridges_that_appear_later,
-        &[],
-    ),
+    test("ports::all_takes_bridges_that_appear_later", all_takes_bridges_that_appear_later, &[]),
     test("ports::two_bridges", two_bridges, &[]),
     test("ports::only_some_ports", only_some_ports, &[]),
     test("ports::a_hook_turned_off", a_hook_turned_off, &[]),
-    test(
-        "ports::interfaces_that_vanish_during_attach",
-        interfaces_that_vanish_during_attach,
-        &[],
-    ),
-    test(
-        "ports::two_instances_in_two_namespaces",
-        two_instances_in_two_namespaces,
-        &[],
-    ),
+    test("ports::interfaces_that_vanish_during_attach", interfaces_that_vanish_during_attach, &[]),
+    test("ports::two_instances_in_two_namespaces", two_instances_in_two_namespaces, &[]),
 ];
 
 const THREE: [Kind; 3] = [Kind::Veth, Kind::Veth, Kind::Veth];
@@ -124,9 +104,7 @@ fn isolated_ports_stay_isolated() -> Result<()> {
     for guest in [one, two] {
         scene.host(&format!("bridge link set dev {} isolated on", guest.port))?;
     }
-    wait::until("no frames between isolated ports", Duration::from_secs(1), || {
-        Ok(arriving(one, two)? == 0)
-    })?;
+    wait::until("no frames between isolated ports", Duration::from_secs(1), || Ok(arriving(one, two)? == 0))?;
     ensure!(arriving(two, one)? == 0, "isolated the other way");
     scene.steady(&xbr, one, three, 200)?;
     scene.steady(&xbr, three, one, 200)?;
@@ -141,9 +119,7 @@ fn a_disabled_port_gets_nothing() -> Result<()> {
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
     scene.host(&format!("bridge link set dev {} state 0", two.port))?;
-    wait::until("no frames to a disabled port", Duration::from_secs(1), || {
-        Ok(arriving(one, two)? == 0)
-    })?;
+    wait::until("no frames to a disabled port", Duration::from_secs(1), || Ok(arriving(one, two)? == 0))?;
     ensure!(arriving(two, one)? == 0, "frames of a disabled port are forwarded");
     scene.host(&format!("bridge link set dev {} state 3", two.port))?;
     scene.greet()?;
@@ -243,11 +219,7 @@ fn only_some_ports() -> Result<()> {
     traffic::flow(one, three, &[two], 200, 2000)?.exact()?;
     traffic::flow(three, one, &[two], 200, 2000)?.exact()?;
     let status = xbr.status()?;
-    ensure!(
-        find_port(&status, &three.port).is_none_or(|port| port["fast"]["packets"] == 0),
-        "{}",
-        xbr.summary()
-    );
+    ensure!(find_port(&status, &three.port).is_none_or(|port| port["fast"]["packets"] == 0), "{}", xbr.summary());
     xbr.stop()
 }
 

@@ -83,10 +83,7 @@ impl Scene {
 
     /// All guests but these.
     pub(crate) fn others(&self, but: &[&Guest]) -> Vec<&Guest> {
-        self.guests
-            .iter()
-            .filter(|guest| but.iter().all(|other| other.name != guest.name))
-            .collect()
+        self.guests.iter().filter(|guest| but.iter().all(|other| other.name != guest.name)).collect()
     }
 
     /// Sends `frames` numbered frames between two warm guests: an error unless each arrives once, nowhere else, and at
@@ -98,23 +95,13 @@ impl Scene {
 
     /// As [`Scene::steady`], with this frame.
     pub(crate) fn steady_frame(&self, xbr: &Xbr, from: &Guest, to: &Guest, frame: &Frame, frames: u32) -> Result<()> {
-        let context = || {
-            format!(
-                "{} to {}, {} bytes, tags {:x?}",
-                from.name,
-                to.name,
-                frame.bytes().len(),
-                frame.tags
-            )
-        };
+        let context = || format!("{} to {}, {} bytes, tags {:x?}", from.name, to.name, frame.bytes().len(), frame.tags);
         let reading = Reading::take(xbr)?;
         let others = self.others(&[from, to]);
         let flow = Flow::start(from, &[to], &others, frame.clone(), 4000 / wait::slowness(), frames)?;
         flow.finish()?.exact().with_context(context)?;
         let deltas = reading.since(xbr)?;
-        let delta = deltas
-            .get(&from.port)
-            .with_context(|| format!("no port {} in the status", from.port))?;
+        let delta = deltas.get(&from.port).with_context(|| format!("no port {} in the status", from.port))?;
         delta.steady(u64::from(frames) * 99 / 100).with_context(context)
     }
 
@@ -139,15 +126,11 @@ pub(crate) fn warm_tagged(xbr: &Xbr, one: (&Guest, &[Tag]), other: (&Guest, &[Ta
         frame.bytes()
     };
     let before = (xbr.fast(&one.0.port)?, xbr.fast(&other.0.port)?);
-    wait::until(
-        &format!("fast path between {} and {}", one.0.name, other.0.name),
-        Duration::from_secs(5),
-        || {
-            here.send(&frame(one, other.0))?;
-            there.send(&frame(other, one.0))?;
-            sleep(Duration::from_millis(20));
-            Ok(xbr.fast(&one.0.port)? > before.0 && xbr.fast(&other.0.port)? > before.1)
-        },
-    )
+    wait::until(&format!("fast path between {} and {}", one.0.name, other.0.name), Duration::from_secs(5), || {
+        here.send(&frame(one, other.0))?;
+        there.send(&frame(other, one.0))?;
+        sleep(Duration::from_millis(20));
+        Ok(xbr.fast(&one.0.port)? > before.0 && xbr.fast(&other.0.port)? > before.1)
+    })
     .with_context(|| xbr.summary())
 }

@@ -20,52 +20,16 @@ use super::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test(
-        "vlan::matrix_802_1q_by_tc",
-        || matrix("802.1Q", "eth0=tc", false),
-        NEEDS,
-    ),
-    test(
-        "vlan::matrix_802_1q_by_xdp",
-        || matrix("802.1Q", "eth0=xdp", false),
-        NEEDS,
-    ),
-    test(
-        "vlan::matrix_802_1ad_by_tc",
-        || matrix("802.1ad", "eth0=tc", false),
-        NEEDS,
-    ),
-    test(
-        "vlan::matrix_802_1ad_by_xdp",
-        || matrix("802.1ad", "eth0=xdp", false),
-        NEEDS,
-    ),
-    test(
-        "vlan::matrix_with_tags_in_metadata",
-        || matrix("802.1Q", "eth0=tc", true),
-        NEEDS_TCX,
-    ),
-    test(
-        "vlan::push_and_pop_are_fast_by_tc",
-        || push_and_pop_are_fast("eth0=tc"),
-        NEEDS,
-    ),
-    test(
-        "vlan::push_and_pop_are_fast_by_xdp",
-        || push_and_pop_are_fast("eth0=xdp"),
-        NEEDS,
-    ),
+    test("vlan::matrix_802_1q_by_tc", || matrix("802.1Q", "eth0=tc", false), NEEDS),
+    test("vlan::matrix_802_1q_by_xdp", || matrix("802.1Q", "eth0=xdp", false), NEEDS),
+    test("vlan::matrix_802_1ad_by_tc", || matrix("802.1ad", "eth0=tc", false), NEEDS),
+    test("vlan::matrix_802_1ad_by_xdp", || matrix("802.1ad", "eth0=xdp", false), NEEDS),
+    test("vlan::matrix_with_tags_in_metadata", || matrix("802.1Q", "eth0=tc", true), NEEDS_TCX),
+    test("vlan::push_and_pop_are_fast_by_tc", || push_and_pop_are_fast("eth0=tc"), NEEDS),
+    test("vlan::push_and_pop_are_fast_by_xdp", || push_and_pop_are_fast("eth0=xdp"), NEEDS),
     test("vlan::priority_survives", priority_survives, NEEDS),
-    test(
-        "vlan::tcp_through_a_trunk_by_tc",
-        || tcp_through_a_trunk("eth0=tc"),
-        NEEDS_VLAN_DEVICE,
-    ),
-    test(
-        "vlan::tcp_through_a_trunk_by_xdp",
-        || tcp_through_a_trunk("eth0=xdp"),
-        NEEDS_VLAN_DEVICE,
-    ),
+    test("vlan::tcp_through_a_trunk_by_tc", || tcp_through_a_trunk("eth0=tc"), NEEDS_VLAN_DEVICE),
+    test("vlan::tcp_through_a_trunk_by_xdp", || tcp_through_a_trunk("eth0=xdp"), NEEDS_VLAN_DEVICE),
     test("vlan::a_member_leaves_its_vlan", a_member_leaves_its_vlan, NEEDS),
     test("vlan::a_pvid_moves", a_pvid_moves, NEEDS),
     test("vlan::filtering_is_toggled", filtering_is_toggled, NEEDS),
@@ -79,18 +43,13 @@ const NEEDS_VLAN_DEVICE: &[Need] = &[Need::VlanFiltering, Need::Tun, Need::VlanD
 
 /// Gives a guest's port a VLAN, in the words of `bridge vlan add`.
 fn vlan(scene: &Scene, guest: &Guest, words: &str) -> Result<()> {
-    scene
-        .host(&format!("bridge vlan add dev {} vid {words}", guest.port))
-        .map(drop)
+    scene.host(&format!("bridge vlan add dev {} vid {words}", guest.port)).map(drop)
 }
 
 /// A bridge with ports of every sort: access, trunk, hybrid, PVID that stays tagged, asymmetric, and no PVID at all.
 fn scene(protocol: &str) -> Result<Scene> {
     let options = format!("vlan_filtering 1 vlan_default_pvid 0 vlan_protocol {protocol}");
-    let scene = Scene::with(
-        &options,
-        &[Kind::Veth, Kind::Tap, Kind::Wire, Kind::Veth, Kind::Tap, Kind::Veth],
-    )?;
+    let scene = Scene::with(&options, &[Kind::Veth, Kind::Tap, Kind::Wire, Kind::Veth, Kind::Tap, Kind::Veth])?;
     let [access, access_tap, trunk, hybrid, other_tenant, asymmetric] = scene.first();
     vlan(&scene, access, "10 pvid untagged")?;
     vlan(&scene, access_tap, "10 pvid untagged")?;
@@ -112,10 +71,7 @@ fn probes(scene: &Scene) -> Vec<Probe> {
         vec![Tag::q(0).pcp(5)],
         vec![Tag::q(10)],
         vec![Tag::q(10).pcp(3)],
-        vec![Tag {
-            tpid: TPID_Q,
-            tci: 0x1014,
-        }],
+        vec![Tag { tpid: TPID_Q, tci: 0x1014 }],
         vec![Tag::q(20)],
         vec![Tag::q(30)],
         vec![Tag::q(4095)],
@@ -189,15 +145,8 @@ fn priority_survives() -> Result<()> {
     let priority = Frame::new(access.mac, trunk.mac).tag(Tag::q(0).pcp(5)).numbered(9, 1);
     access.sender()?.send(&priority.bytes())?;
     let frames = capture.drain(Duration::from_millis(200))?;
-    let wanted = Frame::new(access.mac, trunk.mac)
-        .tag(Tag::q(10).pcp(5))
-        .numbered(9, 1)
-        .bytes();
-    ensure!(
-        frames.len() == 1 && frames[0].bytes == wanted,
-        "{}",
-        xbr_tests::packet::describe_all(&frames)
-    );
+    let wanted = Frame::new(access.mac, trunk.mac).tag(Tag::q(10).pcp(5)).numbered(9, 1).bytes();
+    ensure!(frames.len() == 1 && frames[0].bytes == wanted, "{}", xbr_tests::packet::describe_all(&frames));
     xbr.stop()
 }
 
@@ -220,9 +169,7 @@ fn tcp_through_a_trunk(hook: &str) -> Result<()> {
 fn arriving(from: &Guest, tags: &[Tag], to: &Guest) -> Result<u32> {
     let mut frame = Frame::new(from.mac, to.mac);
     frame.tags = tags.to_vec();
-    Ok(Flow::start(from, &[to], &[], frame, 2000 / slowness(), 100)?
-        .finish()?
-        .received)
+    Ok(Flow::start(from, &[to], &[], frame, 2000 / slowness(), 100)?.finish()?.received)
 }
 
 fn a_member_leaves_its_vlan() -> Result<()> {
@@ -235,10 +182,7 @@ fn a_member_leaves_its_vlan() -> Result<()> {
     wait::until("no frames to a port that left the VLAN", Duration::from_secs(1), || {
         Ok(arriving(trunk, &[Tag::q(10)], access)? == 0)
     })?;
-    ensure!(
-        arriving(access, &[], trunk)? == 0,
-        "frames of a port that left the VLAN are forwarded"
-    );
+    ensure!(arriving(access, &[], trunk)? == 0, "frames of a port that left the VLAN are forwarded");
     vlan(&scene, access, "10 pvid untagged")?;
     warm_tagged(&xbr, (access, &[]), (trunk, &[Tag::q(10)]))?;
     xbr.stop()
@@ -253,14 +197,8 @@ fn a_pvid_moves() -> Result<()> {
     vlan(&scene, access, "20 pvid untagged")?;
     warm_tagged(&xbr, (access, &[]), (other_tenant, &[]))?;
     warm_tagged(&xbr, (access, &[]), (trunk, &[Tag::q(20)]))?;
-    ensure!(
-        arriving(access, &[], access_tap)? == 0,
-        "frames reach the VLAN that the port left"
-    );
-    ensure!(
-        arriving(access_tap, &[], access)? == 0,
-        "frames come from the VLAN that the port left"
-    );
+    ensure!(arriving(access, &[], access_tap)? == 0, "frames reach the VLAN that the port left");
+    ensure!(arriving(access_tap, &[], access)? == 0, "frames come from the VLAN that the port left");
     xbr.stop()
 }
 
@@ -270,21 +208,13 @@ fn filtering_is_toggled() -> Result<()> {
     let xbr = scene.xbr(&[])?;
     for _ in 0..3 {
         warm_tagged(&xbr, (access, &[]), (access_tap, &[]))?;
-        ensure!(
-            arriving(access, &[], other_tenant)? == 0,
-            "tenants are apart while filtering is on"
-        );
+        ensure!(arriving(access, &[], other_tenant)? == 0, "tenants are apart while filtering is on");
         scene.host("ip link set br0 type bridge vlan_filtering 0")?;
         scene.greet()?;
         warm_tagged(&xbr, (access, &[]), (other_tenant, &[]))?;
-        ensure!(
-            arriving(access, &[Tag::q(30)], other_tenant)? == 100,
-            "tags are transparent while filtering is off"
-        );
+        ensure!(arriving(access, &[Tag::q(30)], other_tenant)? == 100, "tags are transparent while filtering is off");
         scene.host("ip link set br0 type bridge vlan_filtering 1")?;
-        wait::until("tenants apart again", Duration::from_secs(1), || {
-            Ok(arriving(access, &[], other_tenant)? == 0)
-        })?;
+        wait::until("tenants apart again", Duration::from_secs(1), || Ok(arriving(access, &[], other_tenant)? == 0))?;
     }
     xbr.stop()
 }
@@ -299,10 +229,7 @@ fn a_vlan_is_blocked() -> Result<()> {
     wait::until("no frames in a blocking VLAN", Duration::from_secs(1), || {
         Ok(arriving(trunk, &[Tag::q(10)], access)? == 0)
     })?;
-    ensure!(
-        arriving(access, &[], trunk)? == 0,
-        "frames of a blocking VLAN are forwarded"
-    );
+    ensure!(arriving(access, &[], trunk)? == 0, "frames of a blocking VLAN are forwarded");
     scene.host(&format!("bridge vlan set dev {} vid 10 state forwarding", access.port))?;
     warm_tagged(&xbr, (access, &[]), (trunk, &[Tag::q(10)]))?;
     xbr.stop()
@@ -317,20 +244,13 @@ fn counters_by_vlan() -> Result<()> {
     let fast = |vid: u16| -> Result<u64> {
         let status = xbr.status()?;
         let mut vlans = status["bridges"][0]["vlans"].as_array().into_iter().flatten();
-        let entry = vlans
-            .find(|entry| entry["vlan"] == vid)
-            .with_context(|| format!("VLAN {vid} is not in the status"))?;
+        let entry =
+            vlans.find(|entry| entry["vlan"] == vid).with_context(|| format!("VLAN {vid} is not in the status"))?;
         Ok(xbr_tests::xbr::count(&entry["fast"]["packets"]))
     };
     let before = (fast(10)?, fast(20)?);
     scene.steady(&xbr, access, access_tap, 300)?;
-    scene.steady_frame(
-        &xbr,
-        trunk,
-        other_tenant,
-        &Frame::new(trunk.mac, other_tenant.mac).tag(Tag::q(20)),
-        100,
-    )?;
+    scene.steady_frame(&xbr, trunk, other_tenant, &Frame::new(trunk.mac, other_tenant.mac).tag(Tag::q(20)), 100)?;
     let after = (fast(10)? - before.0, fast(20)? - before.1);
     ensure!(
         (297..=300).contains(&after.0) && (99..=100).contains(&after.1),

@@ -21,15 +21,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     say(&format!("installing {names} …"));
     let mut apt = proc::as_root("apt-get", &format!("installing {names}"))?;
     apt.env("DEBIAN_FRONTEND", "noninteractive");
-    apt.args([
-        "install",
-        "-y",
-        "-qq",
-        "--no-install-recommends",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-    ])
-    .args(packages);
+    apt.args(["install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]).args(packages);
     // The package lists may be missing, or older than the archive. Refreshing them takes longer than most packages.
     if packages.iter().all(|package| candidate(package).is_some()) && proc::run_quiet(&mut apt).is_ok() {
         return Ok(());
@@ -55,9 +47,7 @@ pub(crate) fn update() -> Result<()> {
 /// The newest version of a package that the package lists have.
 pub(crate) fn candidate(name: &str) -> Option<String> {
     let output = proc::run_quiet(proc::command("apt-cache").args(["policy", name])).ok()?;
-    let version = output
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let version = output.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     (version != "(none)").then(|| version.to_owned())
 }
 
@@ -65,11 +55,8 @@ pub(crate) fn candidate(name: &str) -> Option<String> {
 pub(crate) fn names(pattern: &str) -> Vec<String> {
     let list = || {
         let output = proc::run_quiet(proc::command("apt-cache").args(["search", "--names-only", pattern])).ok()?;
-        let mut names: Vec<String> = output
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .map(str::to_owned)
-            .collect();
+        let mut names: Vec<String> =
+            output.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
         names.sort_by_key(|name| numbers(name));
         Some(names)
     };
@@ -82,9 +69,7 @@ pub(crate) fn names(pattern: &str) -> Vec<String> {
 
 /// The numbers in a package's name, which order versions of one name.
 fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 /// Downloads package `name` and unpacks it into `dir`, without installing it. Needs no root.
@@ -92,9 +77,7 @@ pub(crate) fn unpack(name: &str, dir: &Path) -> Result<()> {
     let scratch = dir.with_extension("deb");
     std::fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
     let mut download = proc::command("apt-get");
-    download
-        .args(["download", "-qq", "-o", "APT::Sandbox::User=root", name])
-        .current_dir(&scratch);
+    download.args(["download", "-qq", "-o", "APT::Sandbox::User=root", name]).current_dir(&scratch);
     if proc::run_quiet(&mut download).is_err() {
         // The lists may be older than the archive.
         update()?;

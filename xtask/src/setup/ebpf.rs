@@ -28,10 +28,7 @@ const OLDEST: [u64; 2] = [1, 95];
 
 /// Debian's packages of Rust, in the order of preference: compiler, cargo, source. Stable releases have a recent
 /// compiler in those that exist for browsers.
-const PACKAGES: [[&str; 3]; 2] = [
-    ["rustc-web", "cargo-web", "rust-web-src"],
-    ["rustc", "cargo", "rust-src"],
-];
+const PACKAGES: [[&str; 3]; 2] = [["rustc-web", "cargo-web", "rust-web-src"], ["rustc", "cargo", "rust-src"]];
 
 /// Stamp with the combination that was last seen to work.
 const STAMP: &str = "ebpf-toolchain";
@@ -97,28 +94,16 @@ impl Toolchain {
     fn usable(name: Option<&str>) -> Option<Self> {
         let rustc = |args: &[&str]| {
             let output = proc::capture(tool(name, "rustc").args(args)).ok()?;
-            output
-                .status
-                .success()
-                .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         let sysroot = PathBuf::from(rustc(&["--print", "sysroot"])?);
-        sysroot
-            .join("lib/rustlib/src/rust/library/core/src/lib.rs")
-            .is_file()
-            .then_some(())?;
-        Some(Self {
-            name: name.map(str::to_owned),
-            version: rustc(&["-vV"])?,
-        })
+        sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file().then_some(())?;
+        Some(Self { name: name.map(str::to_owned), version: rustc(&["-vV"])? })
     }
 
     /// The major version of its LLVM.
     fn llvm(&self) -> Result<u32> {
-        let line = self
-            .version
-            .lines()
-            .find_map(|line| line.strip_prefix("LLVM version: "));
+        let line = self.version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
         let major = line.and_then(|version| version.split('.').next()?.parse().ok());
         major.with_context(|| format!("{self}: no LLVM version"))
     }
@@ -144,12 +129,7 @@ impl Toolchain {
         let linker = linker::path()?;
         let meta = linker.metadata().ok()?;
         let changed = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs();
-        Some(format!(
-            "{self}\n{}\n{} {} {changed}\n",
-            self.version,
-            linker.display(),
-            meta.len()
-        ))
+        Some(format!("{self}\n{}\n{} {} {changed}\n", self.version, linker.display(), meta.len()))
     }
 
     /// Builds a program that does nothing, as `bridge-user/build.rs` builds the real ones.
@@ -164,21 +144,9 @@ impl Toolchain {
         fs::write(dir.join("Cargo.toml"), MANIFEST).context("cannot write the probe")?;
         fs::write(dir.join("src/main.rs"), MAIN).context("cannot write the probe")?;
         let mut cargo = tool(self.name.as_deref(), "cargo");
-        cargo.args([
-            "build",
-            "--release",
-            "--target",
-            "bpfel-unknown-none",
-            "-Z",
-            "build-std=core",
-        ]);
-        cargo
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf");
-        cargo
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env("CARGO_TARGET_DIR", dir.join("target"))
-            .current_dir(dir);
+        cargo.args(["build", "--release", "--target", "bpfel-unknown-none", "-Z", "build-std=core"]);
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf");
+        cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", dir.join("target")).current_dir(dir);
         proc::run_quiet(&mut cargo).map(drop)
     }
 }
@@ -194,10 +162,7 @@ fn tool(name: Option<&str>, program: &str) -> Command {
         None => proc::command(program),
     };
     // Looking must not download, and the caller's toolchain must not shine through.
-    command
-        .env("RUSTUP_AUTO_INSTALL", "0")
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("RUSTC");
+    command.env("RUSTUP_AUTO_INSTALL", "0").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
     command
 }
 
@@ -210,25 +175,12 @@ fn from_rustup() -> Result<Toolchain> {
     let args: &[&str] = if installed.lines().any(|line| line.starts_with("nightly-")) {
         &["component", "add", "rust-src", "--toolchain", "nightly"]
     } else {
-        &[
-            "toolchain",
-            "install",
-            "nightly",
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-            "--no-self-update",
-        ]
+        &["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src", "--no-self-update"]
     };
     say("asking rustup for nightly with rust-src …");
     // A machine without a way out may drop packets instead of refusing them.
     let mut rustup = proc::command("timeout");
-    rustup
-        .args(["300", "rustup"])
-        .args(args)
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env("RUST_BACKTRACE", "0");
+    rustup.args(["300", "rustup"]).args(args).env_remove("RUSTUP_TOOLCHAIN").env("RUST_BACKTRACE", "0");
     proc::run_quiet(&mut rustup)?;
     // A link made earlier comes first in the choice; it did not work, or this would not run.
     unlink();
@@ -243,11 +195,7 @@ fn from_distribution() -> Result<Toolchain> {
     }
     let source = Path::new(SYSTEM).join("lib/rustlib/src/rust/library/core/src/lib.rs");
     let recent = || {
-        let output = proc::run_quiet(
-            Command::new("/usr/bin/rustc")
-                .arg("--version")
-                .env_remove("LD_LIBRARY_PATH"),
-        );
+        let output = proc::run_quiet(Command::new("/usr/bin/rustc").arg("--version").env_remove("LD_LIBRARY_PATH"));
         output.is_ok_and(|version| at_least(version.trim_start_matches("rustc "), OLDEST))
     };
     if !(source.is_file() && recent() && Path::new("/usr/bin/cargo").is_file()) {
@@ -263,11 +211,7 @@ fn from_distribution() -> Result<Toolchain> {
 /// The packages of the distribution that have a compiler recent enough.
 fn choose() -> Result<Vec<&'static str>> {
     let recent = |package: &str| super::apt::candidate(package).is_some_and(|version| at_least(&version, OLDEST));
-    let find = || {
-        PACKAGES
-            .iter()
-            .find(|packages| packages.iter().all(|package| recent(package)))
-    };
+    let find = || PACKAGES.iter().find(|packages| packages.iter().all(|package| recent(package)));
     let found = match find() {
         Some(packages) => Some(packages),
         None => super::apt::update().ok().and_then(|()| find()),
@@ -279,9 +223,7 @@ fn choose() -> Result<Vec<&'static str>> {
 
 /// Whether a version that starts with two numbers is `oldest` or newer.
 fn at_least(version: &str, oldest: [u64; 2]) -> bool {
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|digits| digits.parse().unwrap_or(0));
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
     [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)] >= oldest
 }
 

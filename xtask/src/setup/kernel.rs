@@ -52,17 +52,8 @@ pub(crate) struct Installed {
 /// Modules that the virtual machine loads before it has a root file system, in this order, after what they need.
 ///
 /// The last few are not needed to boot. From here they load at once; through 9p each would cost a good part of a second.
-const EARLY: [&str; 9] = [
-    "virtio_pci",
-    "virtio_console",
-    "9pnet_virtio",
-    "9p",
-    "overlay",
-    "bridge",
-    "8021q",
-    "veth",
-    "tun",
-];
+const EARLY: [&str; 9] =
+    ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "bridge", "8021q", "veth", "tun"];
 
 /// The kernel in the cache, if it is there.
 pub(crate) fn installed(kernel: Kernel) -> Result<Option<Installed>> {
@@ -73,12 +64,7 @@ pub(crate) fn installed(kernel: Kernel) -> Result<Option<Installed>> {
     let modules = only_child(&dir.join("lib/modules"))?;
     let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let image = dir.join(format!("boot/vmlinuz-{release}"));
-    Ok(Some(Installed {
-        image,
-        modules,
-        release,
-        early: dir.join("early"),
-    }))
+    Ok(Some(Installed { image, modules, release, early: dir.join("early") }))
 }
 
 /// Brings the kernel into the cache.
@@ -97,10 +83,7 @@ pub(crate) fn ensure(kernel: Kernel) -> Result<Installed> {
         proc::run_quiet(proc::command("depmod").arg("-b").arg(&dir).arg(&release))?;
         early(&dir, &release)?;
         fs::write(dir.join("complete"), &package).context("cannot write into the cache")?;
-        say(&format!(
-            "kernel {release} unpacked ({:.1} s)",
-            start.elapsed().as_secs_f32()
-        ));
+        say(&format!("kernel {release} unpacked ({:.1} s)", start.elapsed().as_secs_f32()));
     }
     installed(kernel)?
         .with_context(|| format!("kernel {kernel} is not in the cache: `cargo xtask clean-cache`, try again"))
@@ -116,9 +99,7 @@ fn newest(kernel: Kernel) -> Result<String> {
     let version = kernel.to_string().replace('.', r"\.");
     let pattern = |tail| format!(r"^linux-image-{version}\.[0-9.]+(-[0-9]+)?(\+deb[0-9]+)?-amd64{tail}$");
     // The unsigned package comes first: the signed one of the same kernel appears days later.
-    let found = [pattern("-unsigned"), pattern("")]
-        .iter()
-        .find_map(|pattern| apt::names(pattern).pop());
+    let found = [pattern("-unsigned"), pattern("")].iter().find_map(|pattern| apt::names(pattern).pop());
     found.with_context(|| {
         format!("no package of kernel {kernel} for this system: apt-cache knows no linux-image-{kernel}*-amd64")
     })
@@ -131,10 +112,7 @@ fn early(dir: &Path, release: &str) -> Result<()> {
     let mut done = Vec::new();
     for name in EARLY {
         let mut modprobe = proc::command("modprobe");
-        modprobe
-            .arg("-d")
-            .arg(dir)
-            .args(["-S", release, "--show-depends", name]);
+        modprobe.arg("-d").arg(dir).args(["-S", release, "--show-depends", name]);
         for line in proc::run_quiet(&mut modprobe)?.lines() {
             // "insmod FILE" or "builtin NAME"
             let Some(file) = line.strip_prefix("insmod ").map(|rest| PathBuf::from(rest.trim())) else {
@@ -174,8 +152,6 @@ fn decompress(file: &Path, early: &Path, n: usize) -> Result<()> {
 
 /// The one entry of a folder.
 fn only_child(dir: &Path) -> Result<PathBuf> {
-    let entry = fs::read_dir(dir)
-        .with_context(|| format!("cannot read {}", dir.display()))?
-        .next();
+    let entry = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?.next();
     Ok(entry.with_context(|| format!("{} is empty", dir.display()))??.path())
 }

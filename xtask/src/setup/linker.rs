@@ -58,26 +58,13 @@ fn build(major: u32) -> Result<()> {
     if proc::which("c++").is_none() {
         apt::install(&["g++"])?;
     }
-    say(&format!(
-        "building bpf-linker {VERSION} with LLVM {major} (about a minute) …"
-    ));
+    say(&format!("building bpf-linker {VERSION} with LLVM {major} (about a minute) …"));
     let feature = format!("llvm-{major}");
     let mut cargo = proc::cargo();
-    cargo.args([
-        "install",
-        "bpf-linker",
-        "--version",
-        VERSION,
-        "--no-default-features",
-        "--features",
-        &feature,
-    ]);
+    cargo.args(["install", "bpf-linker", "--version", VERSION, "--no-default-features", "--features", &feature]);
     // The caller's target folder is not for programs of the machine.
     let scratch = cache::Scratch::new("linker")?;
-    cargo
-        .args(["--locked", "--force"])
-        .env("LLVM_PREFIX", prefix(major))
-        .env("CARGO_TARGET_DIR", scratch.path());
+    cargo.args(["--locked", "--force"]).env("LLVM_PREFIX", prefix(major)).env("CARGO_TARGET_DIR", scratch.path());
     proc::run_quiet(cargo.current_dir(scratch.path())).map(drop)
 }
 
@@ -87,42 +74,21 @@ fn download() -> Result<()> {
     let url = format!(
         "https://github.com/aya-rs/bpf-linker/releases/download/v{VERSION}/bpf-linker-{arch}-unknown-linux-musl.tar.zst"
     );
-    let missing: Vec<&str> = ["curl", "tar", "zstd"]
-        .into_iter()
-        .filter(|name| proc::which(name).is_none())
-        .collect();
+    let missing: Vec<&str> = ["curl", "tar", "zstd"].into_iter().filter(|name| proc::which(name).is_none()).collect();
     apt::install(&missing)?;
     say(&format!("downloading {url} …"));
     let bin = proc::cargo_bin().context("no folder for bpf-linker: set HOME")?;
     let scratch = cache::Scratch::new("linker")?;
     let archive = scratch.path().join("bpf-linker.tar.zst");
     let mut curl = proc::command("curl");
-    curl.args([
-        "--fail",
-        "--silent",
-        "--show-error",
-        "--location",
-        "--proto",
-        "=https",
-        "--max-time",
-        "300",
-        "-o",
-    ]);
+    curl.args(["--fail", "--silent", "--show-error", "--location", "--proto", "=https", "--max-time", "300", "-o"]);
     proc::run_quiet(curl.arg(&archive).arg(&url))?;
-    proc::run_quiet(
-        proc::command("tar")
-            .arg("-xf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(scratch.path()),
-    )?;
+    proc::run_quiet(proc::command("tar").arg("-xf").arg(&archive).arg("-C").arg(scratch.path()))?;
     let program = scratch.path().join("bpf-linker");
     if !program.is_file() {
         bail!("{url} has no bpf-linker in it");
     }
     std::fs::create_dir_all(&bin).with_context(|| format!("cannot create {}", bin.display()))?;
     let target = bin.join("bpf-linker");
-    std::fs::copy(&program, &target)
-        .with_context(|| format!("cannot write {}", target.display()))
-        .map(drop)
+    std::fs::copy(&program, &target).with_context(|| format!("cannot write {}", target.display())).map(drop)
 }

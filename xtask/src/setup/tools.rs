@@ -32,11 +32,8 @@ pub(crate) const VM: &[Tool] = &[
 
 /// Installs those of `tools` that are missing.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<&str> = tools
-        .iter()
-        .filter(|(program, _)| !present(program))
-        .map(|(_, package)| *package)
-        .collect();
+    let missing: Vec<&str> =
+        tools.iter().filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect();
     apt::install(&missing)
 }
 

@@ -74,37 +74,21 @@ pub(crate) fn build() -> Result<Built> {
     let mut built = Built::default();
     cargo(&["build", "--bins"], &mut built)?;
     cargo(&["test", "--no-run"], &mut built)?;
-    built
-        .tests
-        .sort_by(|a, b| (&a.dir, &a.target).cmp(&(&b.dir, &b.target)));
+    built.tests.sort_by(|a, b| (&a.dir, &a.target).cmp(&(&b.dir, &b.target)));
     Ok(built)
 }
 
 /// Builds the programs as a user does, and gives them as variables for the lab: `XBR_BIN`, `XBR_LAB`.
 pub(crate) fn release() -> Result<Vec<(String, String)>> {
     let mut built = Built::default();
-    cargo(
-        &[
-            "build",
-            "--release",
-            "--package",
-            "bridge-user",
-            "--package",
-            "xbr-tests",
-            "--bins",
-        ],
-        &mut built,
-    )?;
+    cargo(&["build", "--release", "--package", "bridge-user", "--package", "xbr-tests", "--bins"], &mut built)?;
     Ok(built.programs)
 }
 
 /// Runs one build and notes what it made.
 fn cargo(args: &[&str], built: &mut Built) -> Result<()> {
     let mut cargo = proc::cargo();
-    cargo
-        .args(args)
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped());
+    cargo.args(args).arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let shown = proc::show(&cargo);
     let mut child = cargo.spawn().with_context(|| format!("cannot run {shown}"))?;
     let stdout = child.stdout.take().context("cargo has no output")?;

@@ -20,11 +20,7 @@ pub(crate) fn run(built: &Built, choose: impl Fn(&Binary) -> bool, filter: Optio
         let start = Instant::now();
         let part = one(built, binary, filter, root);
         if !part.is_empty() {
-            eprintln!(
-                "  {} ({:.1} s)",
-                part.line(&binary.to_string()),
-                start.elapsed().as_secs_f32()
-            );
+            eprintln!("  {} ({:.1} s)", part.line(&binary.to_string()), start.elapsed().as_secs_f32());
         }
         tally.add(part, "");
     }
@@ -47,13 +43,9 @@ fn one(built: &Built, binary: &Binary, filter: Option<&str>, root: bool) -> Tall
         proc::command("timeout")
     };
     // Both outputs in one pipe, so that they keep their order.
-    command
-        .args(["-k", "10", &LIMIT.to_string(), "sh", "-c", "exec \"$@\" 2>&1", "sh"])
-        .arg(&binary.path);
+    command.args(["-k", "10", &LIMIT.to_string(), "sh", "-c", "exec \"$@\" 2>&1", "sh"]).arg(&binary.path);
     command.arg("--show-output").args(filter).current_dir(&binary.dir);
-    command
-        .env("CARGO_MANIFEST_DIR", &binary.dir)
-        .envs(built.programs.iter().map(|(name, value)| (name, value)));
+    command.env("CARGO_MANIFEST_DIR", &binary.dir).envs(built.programs.iter().map(|(name, value)| (name, value)));
     match proc::capture(&mut command) {
         Err(error) => {
             let mut tally = Tally::default();

@@ -20,10 +20,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// The summary line of a ring.
     pub(crate) fn line(&self, ring: &str) -> String {
-        format!(
-            "{ring}: {} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        format!("{ring}: {} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 
     /// Counts one that could not run.
@@ -43,10 +40,8 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
-        self.reasons
-            .extend(other.reasons.into_iter().map(|line| format!("{prefix}{line}")));
-        self.failures
-            .extend(other.failures.into_iter().map(|line| format!("{prefix}{line}")));
+        self.reasons.extend(other.reasons.into_iter().map(|line| format!("{prefix}{line}")));
+        self.failures.extend(other.failures.into_iter().map(|line| format!("{prefix}{line}")));
     }
 
     /// Whether nothing ran and nothing was skipped.
@@ -56,11 +51,7 @@ impl Tally {
 
     /// Success if something passed and nothing failed.
     pub(crate) fn exit_code(&self) -> ExitCode {
-        if self.failed == 0 && self.passed > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.failed == 0 && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// Reads the output of one test binary that ended with `code` (`None`: by a signal).
@@ -97,8 +88,7 @@ impl Tally {
             }
         }
         let is = |set: &BTreeSet<String>, name: &str| {
-            set.iter()
-                .any(|full| full == name || full.strip_suffix(name).is_some_and(|head| head.ends_with("::")))
+            set.iter().any(|full| full == name || full.strip_suffix(name).is_some_and(|head| head.ends_with("::")))
         };
         for name in said.iter().filter(|name| !is(&ignored, name) && is(&ok, name)) {
             debug_assert!(tally.passed > 0, "{name} is among those that passed");
@@ -108,10 +98,7 @@ impl Tally {
         let unexplained: Vec<&String> = ignored
             .iter()
             .filter(|name| {
-                !tally
-                    .reasons
-                    .iter()
-                    .any(|reason| reason.split(": ").next().is_some_and(|head| *name == head))
+                !tally.reasons.iter().any(|reason| reason.split(": ").next().is_some_and(|head| *name == head))
             })
             .collect();
         let unexplained: Vec<String> = unexplained.into_iter().map(|name| format!("{name}: ignored")).collect();
@@ -132,11 +119,7 @@ impl Tally {
 /// The number before `word` in a result line.
 fn number(line: &str, word: &str) -> u32 {
     let before = line.split(word).next().unwrap_or_default();
-    before
-        .rsplit(|c: char| !c.is_ascii_digit())
-        .next()
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or(0)
+    before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

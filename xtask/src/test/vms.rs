@@ -40,14 +40,9 @@ pub(crate) fn run(built: &Built, choose: impl Fn(&Binary) -> bool, filter: Optio
     let script = script(&binaries, filter);
     let parts = thread::scope(|scope| {
         let (script, binaries) = (&script, &binaries);
-        let threads: Vec<_> = ready
-            .iter()
-            .map(|kernel| scope.spawn(move || one(*kernel, built, binaries, script)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_panic| panicked()))
-            .collect::<Vec<_>>()
+        let threads: Vec<_> =
+            ready.iter().map(|kernel| scope.spawn(move || one(*kernel, built, binaries, script))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_panic| panicked())).collect::<Vec<_>>()
     });
     for (kernel, part) in ready.iter().zip(parts) {
         tally.add(part, &format!("[{kernel}] "));
@@ -75,23 +70,9 @@ fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tal
         env: built.programs.clone(),
     };
     eprintln!("[{kernel}] booting …");
-    let mut reader = Reader {
-        kernel,
-        binaries,
-        line: Vec::new(),
-        output: None,
-        tally: Tally::default(),
-    };
+    let mut reader = Reader { kernel, binaries, line: Vec::new(), output: None, tally: Tally::default() };
     let command = ["sh", "-c", script].map(str::to_owned);
-    let ended = vm.run(
-        Path::new(&proc::repo()),
-        &command,
-        &mut reader,
-        Prefixed {
-            kernel,
-            line: Vec::new(),
-        },
-    );
+    let ended = vm.run(Path::new(&proc::repo()), &command, &mut reader, Prefixed { kernel, line: Vec::new() });
     let mut tally = reader.end();
     match ended {
         Err(error) => tally.fail(&format!("{error:#}")),
@@ -162,17 +143,10 @@ impl Reader<'_> {
         let kernel = self.kernel;
         if part.failed > 0 {
             let lines: Vec<String> = output.lines().map(|line| format!("[{kernel}] {line}")).collect();
-            eprintln!(
-                "[{kernel}] ---- {name} ----\n{}\n[{kernel}] ---- end of {name} ----",
-                lines.join("\n")
-            );
+            eprintln!("[{kernel}] ---- {name} ----\n{}\n[{kernel}] ---- end of {name} ----", lines.join("\n"));
         }
         if !part.is_empty() {
-            eprintln!(
-                "[{kernel}] {} ({:.1} s)",
-                part.line(&name),
-                start.elapsed().as_secs_f32()
-            );
+            eprintln!("[{kernel}] {} ({:.1} s)", part.line(&name), start.elapsed().as_secs_f32());
         }
         self.tally.add(part, "");
     }

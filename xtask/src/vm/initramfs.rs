@@ -24,11 +24,7 @@ pub(crate) fn archive(kernel: &Installed, busybox: &Path) -> Result<Vec<u8>> {
         .collect::<Result<_, _>>()?;
     modules.sort_by_key(fs::DirEntry::file_name);
     for module in modules {
-        cpio.entry(
-            &format!("modules/{}", module.file_name().to_string_lossy()),
-            0o100_644,
-            &read(&module.path())?,
-        );
+        cpio.entry(&format!("modules/{}", module.file_name().to_string_lossy()), 0o100_644, &read(&module.path())?);
     }
     Ok(cpio.finish())
 }

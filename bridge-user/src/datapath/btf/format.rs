@@ -38,12 +38,7 @@ impl<'a> Record<'a> {
     /// Reads the type at the start of `bytes`; the error says what is wrong with it.
     fn parse(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let word = |offset| u32_at(bytes, offset).ok_or("a type is cut off");
-        let mut record = Self {
-            name: word(0)?,
-            info: word(4)?,
-            size_or_type: word(8)?,
-            extra: &[],
-        };
+        let mut record = Self { name: word(0)?, info: word(4)?, size_or_type: word(8)?, extra: &[] };
         let length = record.extra_len().ok_or("a kind of type is unknown")?;
         record.extra = bytes.get(TYPE..TYPE + length).ok_or("a type is cut off")?;
         Ok(record)
@@ -55,10 +50,7 @@ impl<'a> Record<'a> {
 
     /// The type that a typedef or a qualifier stands for.
     pub(super) fn alias_of(&self) -> Option<u32> {
-        let alias = matches!(
-            self.kind(),
-            KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG
-        );
+        let alias = matches!(self.kind(), KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG);
         alias.then_some(self.size_or_type)
     }
 
@@ -92,19 +84,8 @@ impl<'a> Record<'a> {
         let (members, _) = self.extra.as_chunks::<MEMBER>();
         members.iter().filter_map(move |raw| {
             let (name, type_id, offset) = (u32_at(raw, 0)?, u32_at(raw, 4)?, u32_at(raw, 8)?);
-            let (width, bits) = if flagged {
-                (offset >> 24, offset & 0xff_ffff)
-            } else {
-                (0, offset)
-            };
-            Some((
-                name,
-                Member {
-                    type_id,
-                    bits: u64::from(bits),
-                    is_bit_field: width != 0,
-                },
-            ))
+            let (width, bits) = if flagged { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
+            Some((name, Member { type_id, bits: u64::from(bits), is_bit_field: width != 0 }))
         })
     }
 }
@@ -155,17 +136,8 @@ impl Section {
             let record = Record::parse(data.get(at..types.1).unwrap_or_default())?;
             at += TYPE + record.extra.len();
         }
-        u32::try_from(starts.len())
-            .ok()
-            .and_then(|count| count.checked_add(first_id))
-            .ok_or("too many types")?;
-        Ok(Self {
-            data,
-            starts,
-            first_id,
-            strings,
-            first_string,
-        })
+        u32::try_from(starts.len()).ok().and_then(|count| count.checked_add(first_id)).ok_or("too many types")?;
+        Ok(Self { data, starts, first_id, strings, first_string })
     }
 
     /// The id that follows the last type's.
@@ -192,10 +164,7 @@ impl Section {
 
     /// The strings from an offset on.
     pub(super) fn strings(&self, offset: u32) -> Option<&[u8]> {
-        let start = self
-            .strings
-            .0
-            .checked_add(to_usize(offset.checked_sub(self.first_string)?))?;
+        let start = self.strings.0.checked_add(to_usize(offset.checked_sub(self.first_string)?))?;
         self.data.get(start..self.strings.1)
     }
 }

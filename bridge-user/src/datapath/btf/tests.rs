@@ -20,21 +20,11 @@ struct Builder {
 
 impl Builder {
     fn base() -> Self {
-        Self {
-            types: Vec::new(),
-            strings: vec![0],
-            next_id: 1,
-            first_string: 0,
-        }
+        Self { types: Vec::new(), strings: vec![0], next_id: 1, first_string: 0 }
     }
 
     fn split(base: &Section) -> Self {
-        Self {
-            types: Vec::new(),
-            strings: Vec::new(),
-            next_id: base.end_id(),
-            first_string: base.end_string(),
-        }
+        Self { types: Vec::new(), strings: Vec::new(), next_id: base.end_id(), first_string: base.end_string() }
     }
 
     fn words(&mut self, words: &[u32]) {
@@ -96,18 +86,7 @@ impl Builder {
 fn base() -> Vec<u8> {
     let mut builder = Builder::base();
     let word = builder.int("word");
-    for (kind, extra) in [
-        (3, 3),
-        (6, 2),
-        (7, 0),
-        (12, 0),
-        (13, 2),
-        (14, 1),
-        (15, 3),
-        (16, 0),
-        (17, 1),
-        (19, 3),
-    ] {
+    for (kind, extra) in [(3, 3), (6, 2), (7, 0), (12, 0), (13, 2), (14, 1), (15, 3), (16, 0), (17, 1), (19, 3)] {
         builder.record("other", kind << 24 | 1, word);
         builder.words(&vec![0; extra]);
     }
@@ -131,10 +110,7 @@ fn base() -> Vec<u8> {
 }
 
 fn alone(bytes: Vec<u8>) -> Btf {
-    Btf {
-        base: Section::parse(bytes, 1, 0).unwrap(),
-        split: None,
-    }
+    Btf { base: Section::parse(bytes, 1, 0).unwrap(), split: None }
 }
 
 fn error(btf: &Btf, structure: &str, path: &[&str]) -> String {
@@ -159,59 +135,31 @@ fn members_are_found_through_typedefs_qualifiers_and_anonymous_members() {
 #[test]
 fn each_error_names_what_it_is_about() {
     let btf = alone(base());
-    assert_eq!(
-        error(&btf, "nothing", &["key"]),
-        "the kernel's BTF has no structure nothing"
-    );
+    assert_eq!(error(&btf, "nothing", &["key"]), "the kernel's BTF has no structure nothing");
     assert_eq!(error(&btf, "word", &[]), "the kernel's BTF has no structure word");
     assert_eq!(error(&btf, "entr", &[]), "the kernel's BTF has no structure entr");
-    assert_eq!(
-        error(&btf, "entry", &["key", "port"]),
-        "the kernel's BTF has no member port in entry.key"
-    );
-    assert_eq!(
-        error(&btf, "entry", &["ke"]),
-        "the kernel's BTF has no member ke in entry"
-    );
+    assert_eq!(error(&btf, "entry", &["key", "port"]), "the kernel's BTF has no member port in entry.key");
+    assert_eq!(error(&btf, "entry", &["ke"]), "the kernel's BTF has no member ke in entry");
     assert_eq!(error(&btf, "entry", &[""]), "the kernel's BTF has no member  in entry");
-    assert_eq!(
-        error(&btf, "entry", &["first", "x"]),
-        "entry.first has no members in the kernel's BTF"
-    );
-    assert_eq!(
-        error(&btf, "entry", &["pointer", "addr"]),
-        "entry.pointer has no members in the kernel's BTF"
-    );
-    assert_eq!(
-        error(&btf, "entry", &["flag"]),
-        "entry.flag is a bit field in the kernel's BTF"
-    );
+    assert_eq!(error(&btf, "entry", &["first", "x"]), "entry.first has no members in the kernel's BTF");
+    assert_eq!(error(&btf, "entry", &["pointer", "addr"]), "entry.pointer has no members in the kernel's BTF");
+    assert_eq!(error(&btf, "entry", &["flag"]), "entry.flag is a bit field in the kernel's BTF");
 }
 
 #[test]
 fn an_offset_that_is_no_whole_byte_is_a_bit_field() {
     let mut builder = Builder::base();
     let word = builder.int("word");
-    builder.composite(
-        KIND_STRUCT,
-        "odd",
-        false,
-        &[("bit", word, 9), ("far", word, u32::MAX - 7)],
-    );
+    builder.composite(KIND_STRUCT, "odd", false, &[("bit", word, 9), ("far", word, u32::MAX - 7)]);
     let btf = alone(builder.bytes());
-    assert_eq!(
-        error(&btf, "odd", &["bit"]),
-        "odd.bit is a bit field in the kernel's BTF"
-    );
+    assert_eq!(error(&btf, "odd", &["bit"]), "odd.bit is a bit field in the kernel's BTF");
     assert_eq!(btf.member_offset("odd", &["far"]).unwrap(), (u32::MAX - 7) / 8);
 }
 
 #[test]
 fn split_btf_continues_the_base() {
     let base = Section::parse(base(), 1, 0).unwrap();
-    let key = (1..base.end_id())
-        .find(|id| base.record(*id).unwrap().kind() == KIND_CONST)
-        .unwrap();
+    let key = (1..base.end_id()).find(|id| base.record(*id).unwrap().kind() == KIND_CONST).unwrap();
     let mut builder = Builder::split(&base);
     let own = builder.alias(KIND_TYPEDEF, "own_t", key);
     builder.composite(KIND_STRUCT, "module_entry", false, &[("pad", 1, 0), ("own", own, 128)]);
@@ -225,23 +173,13 @@ fn split_btf_continues_the_base() {
     let btf = Btf::load_from(&folder, "bridge").unwrap();
     assert_eq!(btf.member_offset("module_entry", &["own", "vlan"]).unwrap(), 22);
     assert_eq!(btf.member_offset("entry", &["first"]).unwrap(), 100);
-    assert_eq!(
-        btf.member_offset("entry", &["key"]).unwrap(),
-        8,
-        "the base's, where the module's does not fit"
-    );
+    assert_eq!(btf.member_offset("entry", &["key"]).unwrap(), 8, "the base's, where the module's does not fit");
     let builtin = Btf::load_from(&folder, "absent").unwrap();
     assert_eq!(builtin.member_offset("entry", &["first"]).unwrap(), 0);
 
     fs::write(folder.join("bridge"), b"junk").unwrap();
     let text = Btf::load_from(&folder, "bridge").err().unwrap().to_string();
-    assert_eq!(
-        text,
-        format!(
-            "{}/bridge: malformed BTF: it does not begin with the magic number",
-            folder.display()
-        )
-    );
+    assert_eq!(text, format!("{}/bridge: malformed BTF: it does not begin with the magic number", folder.display()));
     fs::remove_dir_all(&folder).unwrap();
     assert!(matches!(Btf::load_from(&folder, "bridge"), Err(BtfError::Read { .. })));
 }
@@ -274,15 +212,10 @@ fn no_damaged_byte_makes_it_panic() {
             let Ok(split) = Section::parse(split, base.end_id(), base.end_string()) else {
                 continue;
             };
-            let btf = Btf {
-                base,
-                split: Some(split),
-            };
-            for (structure, path) in [
-                ("entry", ["key", "vlan"]),
-                ("entry", ["hi", "x"]),
-                ("module_entry", ["key", "x"]),
-            ] {
+            let btf = Btf { base, split: Some(split) };
+            for (structure, path) in
+                [("entry", ["key", "vlan"]), ("entry", ["hi", "x"]), ("module_entry", ["key", "x"])]
+            {
                 let _ = btf.member_offset(structure, &path);
             }
         }
@@ -305,22 +238,10 @@ fn types_that_contain_themselves_end() {
     builder.composite(KIND_STRUCT, "wide", false, &[("", inner, 0)]);
     builder.composite(KIND_STRUCT, "lost", false, &[("", 9999, 0)]);
     let btf = alone(builder.bytes());
-    assert_eq!(
-        error(&btf, "typedefs", &["x"]),
-        "typedefs: malformed BTF: a chain of typedefs has no end"
-    );
-    assert_eq!(
-        error(&btf, "nest", &["x"]),
-        "nest: malformed BTF: its anonymous members nest too deeply"
-    );
-    assert_eq!(
-        error(&btf, "wide", &["x"]),
-        "wide: malformed BTF: its members have no end"
-    );
-    assert_eq!(
-        error(&btf, "lost", &["x"]),
-        "lost: malformed BTF: a type id points nowhere"
-    );
+    assert_eq!(error(&btf, "typedefs", &["x"]), "typedefs: malformed BTF: a chain of typedefs has no end");
+    assert_eq!(error(&btf, "nest", &["x"]), "nest: malformed BTF: its anonymous members nest too deeply");
+    assert_eq!(error(&btf, "wide", &["x"]), "wide: malformed BTF: its members have no end");
+    assert_eq!(error(&btf, "lost", &["x"]), "lost: malformed BTF: a type id points nowhere");
 }
 
 #[test]
@@ -330,10 +251,7 @@ fn unknown_versions_and_kinds_are_refused() {
     assert_eq!(Section::parse(bytes, 1, 0).err(), Some("its version is unknown"));
     let mut builder = Builder::base();
     builder.record("new", 20 << 24, 0);
-    assert_eq!(
-        Section::parse(builder.bytes(), 1, 0).err(),
-        Some("a kind of type is unknown")
-    );
+    assert_eq!(Section::parse(builder.bytes(), 1, 0).err(), Some("a kind of type is unknown"));
     assert_eq!(Section::parse(base(), u32::MAX, 0).err(), Some("too many types"));
     assert_eq!(Section::parse(base(), 1, u32::MAX).err(), Some("too many strings"));
 }
@@ -345,10 +263,7 @@ fn dumped(dump: &str, structure: &str) -> Option<Vec<(String, u32, u32)>> {
     lines.next()?;
     let members = lines.take_while(|line| line.starts_with('\t')).filter_map(|line| {
         let name = line.split('\'').nth(1)?.to_owned();
-        let number = |key| {
-            line.split_whitespace()
-                .find_map(|word| word.strip_prefix(key)?.parse().ok())
-        };
+        let number = |key| line.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok());
         Some((name, number("type_id=")?, number("bits_offset=")?))
     });
     Some(members.collect())
@@ -360,11 +275,7 @@ fn the_running_kernel_agrees_with_bpftool() {
     let vmlinux = Path::new(BTF_FOLDER).join("vmlinux");
     let mut bpftool = Command::new("bpftool");
     if module.exists() {
-        bpftool
-            .arg("-B")
-            .arg(&vmlinux)
-            .args(["btf", "dump", "file"])
-            .arg(&module);
+        bpftool.arg("-B").arg(&vmlinux).args(["btf", "dump", "file"]).arg(&module);
     } else {
         bpftool.args(["btf", "dump", "file"]).arg(&vmlinux);
     }
@@ -379,10 +290,7 @@ fn the_running_kernel_agrees_with_bpftool() {
             return;
         }
     };
-    let (Some(entry), Some(key)) = (
-        dumped(&dump, "net_bridge_fdb_entry"),
-        dumped(&dump, "net_bridge_fdb_key"),
-    ) else {
+    let (Some(entry), Some(key)) = (dumped(&dump, "net_bridge_fdb_entry"), dumped(&dump, "net_bridge_fdb_key")) else {
         println!("skipped: the kernel has no bridge, or its module is not loaded");
         return;
     };
@@ -391,22 +299,11 @@ fn the_running_kernel_agrees_with_bpftool() {
     let btf = Btf::load("bridge").unwrap();
     for member in ["addr", "vlan_id"] {
         let expected = (bits(&entry, "key") + bits(&key, member)) / 8;
-        assert_eq!(
-            btf.member_offset("net_bridge_fdb_entry", &["key", member]).unwrap(),
-            expected,
-            "{member}"
-        );
+        assert_eq!(btf.member_offset("net_bridge_fdb_entry", &["key", member]).unwrap(), expected, "{member}");
         println!("net_bridge_fdb_entry.key.{member}: {expected}");
     }
     println!("both in {:?}", start.elapsed());
-    for (member, _, bits) in entry
-        .iter()
-        .filter(|member| member.0 != "(anon)" && member.2.is_multiple_of(8))
-    {
-        assert_eq!(
-            member_offset("net_bridge_fdb_entry", &[member], "bridge").unwrap(),
-            bits / 8,
-            "{member}"
-        );
+    for (member, _, bits) in entry.iter().filter(|member| member.0 != "(anon)" && member.2.is_multiple_of(8)) {
+        assert_eq!(member_offset("net_bridge_fdb_entry", &[member], "bridge").unwrap(), bits / 8, "{member}");
     }
 }

@@ -31,17 +31,12 @@ impl Rtnl {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(DATAGRAM),
-        })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
     /// Sends a request and waits until the kernel has carried it out or refused it; an error number comes back as such.
     pub(super) fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.exchange(request, NLM_F_REQUEST | NLM_F_ACK | flags, |_, _| Ok(()))
-            .map(drop)
+        self.exchange(request, NLM_F_REQUEST | NLM_F_ACK | flags, |_, _| Ok(())).map(drop)
     }
 
     /// Asks for a dump and decodes each row, given its message type and what follows the netlink header.
@@ -60,10 +55,7 @@ impl Rtnl {
                 return Ok(rows);
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::Interrupted,
-            "it changed each time while it was read",
-        ))
+        Err(io::Error::new(io::ErrorKind::Interrupted, "it changed each time while it was read"))
     }
 
     /// Returns whether the kernel marked the answer as interrupted by a change.
@@ -118,9 +110,7 @@ fn scan(
         let message =
             NetlinkBuffer::new_checked(datagram).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-        let payload = datagram
-            .get(HEADER..length)
-            .ok_or_else(|| invalid("a message is cut off"))?;
+        let payload = datagram.get(HEADER..length).ok_or_else(|| invalid("a message is cut off"))?;
         datagram = datagram.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
         if message.sequence_number() != sequence {
             continue;
@@ -153,10 +143,8 @@ impl<'a> Attributes<'a> {
             .map(|attribute| {
                 let attribute = attribute.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-                let value = attribute
-                    .into_inner()
-                    .get(ATTRIBUTE..length)
-                    .ok_or_else(|| invalid("a short attribute"))?;
+                let value =
+                    attribute.into_inner().get(ATTRIBUTE..length).ok_or_else(|| invalid("a short attribute"))?;
                 Ok((kind, value))
             })
             .collect::<io::Result<_>>()
@@ -164,10 +152,7 @@ impl<'a> Attributes<'a> {
     }
 
     pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
-        self.0
-            .iter()
-            .find(|attribute| attribute.0 == kind)
-            .map(|attribute| attribute.1)
+        self.0.iter().find(|attribute| attribute.0 == kind).map(|attribute| attribute.1)
     }
 
     /// A string, up to its terminator.
@@ -212,10 +197,7 @@ mod tests {
         assert!(done && interrupted);
         assert_eq!(rows, [(44, b"row".to_vec())]);
         let refusal = message(NLMSG_ERROR, 0, 7, &(-libc::EPERM).to_ne_bytes());
-        assert_eq!(
-            scan(&refusal, 7, &mut false, |_, _| {}).unwrap_err().raw_os_error(),
-            Some(libc::EPERM)
-        );
+        assert_eq!(scan(&refusal, 7, &mut false, |_, _| {}).unwrap_err().raw_os_error(), Some(libc::EPERM));
         let worst = message(NLMSG_ERROR, 0, 7, &i32::MIN.to_ne_bytes());
         assert!(scan(&worst, 7, &mut false, |_, _| {}).is_err());
         for end in 1..datagram.len() {

@@ -33,11 +33,7 @@ fn in_namespace(test: impl FnOnce(IfIndex) + Send) {
 fn run(line: &str) -> String {
     let words: Vec<_> = line.split(' ').collect();
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -88,10 +84,7 @@ fn attach(ifindex: IfIndex, side: TcHandle, name: &str, priority: u32, chain: u3
         TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
     ];
     let request = RouteNetlinkMessage::NewTrafficFilter(message);
-    Rtnl::open()
-        .unwrap()
-        .change(request, NLM_F_CREATE | NLM_F_EXCL)
-        .unwrap();
+    Rtnl::open().unwrap().change(request, NLM_F_CREATE | NLM_F_EXCL).unwrap();
 }
 
 #[test]
@@ -114,12 +107,7 @@ fn an_ingress_qdisc_is_in_the_way_and_stays() {
         run("tc qdisc add dev v0 ingress");
         let error = ensure(v0).unwrap_err();
         assert!(matches!(error, ClsactError::Ingress { .. }));
-        assert!(
-            error
-                .to_string()
-                .starts_with("v0: an ingress qdisc is where clsact has to go; remove it"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("v0: an ingress qdisc is where clsact has to go; remove it"), "{error}");
         remove_if_empty(v0).unwrap();
         remove_leftovers(v0).unwrap();
         assert!(qdiscs().contains("qdisc ingress"), "{}", qdiscs());
@@ -132,19 +120,13 @@ fn clsact_stays_while_either_side_has_a_filter() {
         // Byte code of the classic kind has no name; its text is one argument with spaces in it.
         let filters: [&[&str]; 3] = [
             &["u32", "match", "u32", "0", "0", "classid", "1:1"],
-            &[
-                "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", "v1",
-            ],
+            &["u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", "v1"],
             &["bpf", "da", "bytecode", "1,6 0 0 0"],
         ];
-        for (side, filter) in ["ingress", "egress"]
-            .into_iter()
-            .flat_map(|side| filters.map(|filter| (side, filter)))
-        {
+        for (side, filter) in ["ingress", "egress"].into_iter().flat_map(|side| filters.map(|filter| (side, filter))) {
             assert!(ensure(v0).unwrap());
             let mut tc = Command::new("tc");
-            tc.args(["filter", "add", "dev", "v0", side, "protocol", "all", "prio", "7"])
-                .args(filter);
+            tc.args(["filter", "add", "dev", "v0", side, "protocol", "all", "prio", "7"]).args(filter);
             assert!(tc.status().unwrap().success(), "{tc:?}");
             remove_leftovers(v0).unwrap();
             remove_if_empty(v0).unwrap();
@@ -251,10 +233,7 @@ fn a_device_that_is_gone_has_nothing_to_remove() {
         remove_if_empty(v0).unwrap();
         assert_eq!(leftovers(v0).unwrap(), []);
         let error = ensure(v0).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("device {v0}: cannot add a clsact qdisc: No such device (os error 19)")
-        );
+        assert_eq!(error, format!("device {v0}: cannot add a clsact qdisc: No such device (os error 19)"));
     });
 }
 
@@ -264,9 +243,7 @@ fn truncated_rows_do_not_panic() {
     row[4..8].copy_from_slice(&3_i32.to_ne_bytes());
     row[8..12].copy_from_slice(&1_u32.to_ne_bytes());
     row.extend([8, 0, 1, 0, b'b', b'p', b'f', 0]);
-    row.extend([
-        24, 0, 2, 0, 11, 0, 7, 0, b'x', b'b', b'r', b'_', b't', b'c', 0, 0, 8, 0, 11, 0, 9, 0, 0, 0,
-    ]);
+    row.extend([24, 0, 2, 0, 11, 0, 7, 0, b'x', b'b', b'r', b'_', b't', b'c', 0, 0, 8, 0, 11, 0, 9, 0, 0, 0]);
     let whole = own_filter(3, &row).unwrap().unwrap();
     assert_eq!(whole.name, "xbr_tc");
     assert_eq!(own_filter(4, &row).unwrap(), None);

@@ -135,7 +135,8 @@ fn narrow(old: &Port, new: &Port) -> Port {
     let mut port = *old;
     let mut permit = old.flags & new.flags & PERMIT;
     // Where the meaning of frames changes, nothing is common to both.
-    let same_meaning = (old.ifindex, old.fid_base, old.pvid, old.tpid) == (new.ifindex, new.fid_base, new.pvid, new.tpid)
+    let same_meaning = (old.ifindex, old.fid_base, old.pvid, old.tpid)
+        == (new.ifindex, new.fid_base, new.pvid, new.tpid)
         && (old.flags ^ new.flags) & port_flags::VLAN_AWARE == 0
         && old.untagged == new.untagged;
     if !same_meaning {

@@ -24,10 +24,7 @@ impl Folder {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.0)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect()
+        fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     fn only(&self) -> PathBuf {
@@ -76,10 +73,7 @@ fn a_living_instance_keeps_its_own_and_a_dead_ones_is_found_once() {
     assert_eq!(folder.files().len(), 2);
 
     drop(first);
-    assert_eq!(
-        second.leftovers(),
-        [(3, "eth0".to_owned(), vec![ClsactAdded, RxVlanOffloadOff])]
-    );
+    assert_eq!(second.leftovers(), [(3, "eth0".to_owned(), vec![ClsactAdded, RxVlanOffloadOff])]);
     assert_eq!(second.leftovers(), []);
     assert_eq!(third.leftovers(), []);
     folder.only();
@@ -89,13 +83,7 @@ fn a_living_instance_keeps_its_own_and_a_dead_ones_is_found_once() {
     drop(second);
     let mut expected = third.leftovers();
     expected.sort();
-    assert_eq!(
-        expected,
-        [
-            (3, "eth0".to_owned(), vec![RxVlanOffloadOff]),
-            (4, "tap0".to_owned(), vec![ClsactAdded])
-        ]
-    );
+    assert_eq!(expected, [(3, "eth0".to_owned(), vec![RxVlanOffloadOff]), (4, "tap0".to_owned(), vec![ClsactAdded])]);
     third.forget(3, RxVlanOffloadOff);
     third.forget(4, ClsactAdded);
     assert!(folder.files().is_empty());
@@ -109,10 +97,7 @@ fn several_dead_instances_are_merged() {
     second.record(3, "eth0", RxVlanOffloadOff);
     drop((first, second));
     let mut third = folder.open();
-    assert_eq!(
-        third.leftovers(),
-        [(3, "eth0".to_owned(), vec![ClsactAdded, RxVlanOffloadOff])]
-    );
+    assert_eq!(third.leftovers(), [(3, "eth0".to_owned(), vec![ClsactAdded, RxVlanOffloadOff])]);
     folder.only();
 }
 
@@ -157,10 +142,7 @@ fn damaged_files_are_removed_and_harm_nothing() {
 #[test]
 fn another_boot_or_namespace_left_nothing_to_undo() {
     let folder = Folder::new("boot");
-    for (key, value) in [
-        ("boot", serde_json::json!("other")),
-        ("netns_cookie", serde_json::json!(1_u64 << 60)),
-    ] {
+    for (key, value) in [("boot", serde_json::json!("other")), ("netns_cookie", serde_json::json!(1_u64 << 60))] {
         let mut undo = folder.open();
         undo.record(3, "eth0", RxVlanOffloadOff);
         drop(undo);
@@ -221,11 +203,7 @@ fn many_that_ask_at_once_get_each_change_once() {
         let mut askers: Vec<Undo> = (0..4).map(|_| folder.open()).collect();
         let mut found: Vec<IfIndex> = thread::scope(|scope| {
             let threads: Vec<_> = askers.iter_mut().map(|undo| scope.spawn(|| undo.leftovers())).collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap())
-                .map(|(ifindex, ..)| ifindex)
-                .collect()
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).map(|(ifindex, ..)| ifindex).collect()
         });
         found.sort_unstable();
         assert_eq!(found, [1, 2, 3, 4], "{round}");
@@ -278,11 +256,7 @@ fn a_killed_process_is_dead() {
         .spawn()
         .unwrap();
     for _ in 0..500 {
-        if folder
-            .files()
-            .iter()
-            .any(|path| path.extension() == Some(OsStr::new(SUFFIX)))
-        {
+        if folder.files().iter().any(|path| path.extension() == Some(OsStr::new(SUFFIX))) {
             break;
         }
         thread::sleep(Duration::from_millis(20));

@@ -23,21 +23,14 @@ fn bridge_nest(options: u32) -> Vec<u8> {
         attribute(IFLA_BR_STP_STATE, &1_u32.to_ne_bytes()),
         attribute(IFLA_BR_VLAN_FILTERING, &[1]),
         attribute(IFLA_BR_TOPOLOGY_CHANGE, &[1]),
-        attribute(
-            IFLA_BR_MULTI_BOOLOPT,
-            &[options.to_ne_bytes(), 7_u32.to_ne_bytes()].concat(),
-        ),
+        attribute(IFLA_BR_MULTI_BOOLOPT, &[options.to_ne_bytes(), 7_u32.to_ne_bytes()].concat()),
         attribute(IFLA_BR_VLAN_PROTOCOL, &[0x88, 0xa8]),
         attribute(IFLA_BR_VLAN_DEFAULT_PVID, &1_u16.to_ne_bytes()),
         attribute(IFLA_BR_NF_CALL_IPTABLES, &[1]),
         attribute(99, &[1, 2, 3]),
     ]
     .concat();
-    [
-        attribute(IFLA_INFO_KIND, b"bridge\0"),
-        attribute(IFLA_INFO_DATA | NESTED, &info),
-    ]
-    .concat()
+    [attribute(IFLA_INFO_KIND, b"bridge\0"), attribute(IFLA_INFO_DATA | NESTED, &info)].concat()
 }
 
 fn port_nest(kind: &[u8]) -> Vec<u8> {
@@ -120,14 +113,7 @@ fn a_port() {
             backup_port: Some(6),
             ..PortAttrs::default()
         }),
-        stats: LinkStats {
-            rx_packets: 1,
-            tx_packets: 2,
-            rx_bytes: 3,
-            tx_bytes: 4,
-            rx_dropped: 7,
-            tx_dropped: 8,
-        },
+        stats: LinkStats { rx_packets: 1, tx_packets: 2, rx_bytes: 3, tx_bytes: 4, rx_dropped: 7, tx_dropped: 8 },
         ..Link::default()
     };
     assert_eq!(decode(&port_message()), Ok(expected));
@@ -151,27 +137,9 @@ fn a_bridge() {
         ..BridgeAttrs::default()
     };
     assert_eq!(read(0b01011), expected());
-    assert_eq!(
-        read(0b00100),
-        BridgeAttrs {
-            mst: true,
-            ..expected()
-        }
-    );
-    assert_eq!(
-        read(0b10000),
-        BridgeAttrs {
-            fdb_local_vlan_0: true,
-            ..expected()
-        }
-    );
-    assert_eq!(
-        read(0b110_0000),
-        BridgeAttrs {
-            unknown_options: 0b110_0000,
-            ..expected()
-        }
-    );
+    assert_eq!(read(0b00100), BridgeAttrs { mst: true, ..expected() });
+    assert_eq!(read(0b10000), BridgeAttrs { fdb_local_vlan_0: true, ..expected() });
+    assert_eq!(read(0b110_0000), BridgeAttrs { unknown_options: 0b110_0000, ..expected() });
 }
 
 #[test]
@@ -183,18 +151,9 @@ fn a_vlan_device() {
     ]
     .concat();
     let info = [attribute(IFLA_INFO_KIND, b"vlan\0"), attribute(IFLA_INFO_DATA, &data)].concat();
-    let read = decode(&link(
-        0,
-        &[
-            attribute(IFLA_LINK, &2_u32.to_ne_bytes()),
-            attribute(IFLA_LINKINFO, &info),
-        ],
-    ))
-    .unwrap();
-    assert_eq!(
-        (read.vlan, read.lower, read.lower_elsewhere),
-        (Some((10, 0x8100)), Some(2), false)
-    );
+    let read =
+        decode(&link(0, &[attribute(IFLA_LINK, &2_u32.to_ne_bytes()), attribute(IFLA_LINKINFO, &info)])).unwrap();
+    assert_eq!((read.vlan, read.lower, read.lower_elsewhere), (Some((10, 0x8100)), Some(2), false));
 }
 
 #[test]
@@ -208,41 +167,21 @@ fn only_a_device_without_kind_is_physical() {
 
 #[test]
 fn another_masters_port_is_no_bridge_port() {
-    let info = [
-        attribute(IFLA_INFO_SLAVE_KIND, b"bond\0"),
-        attribute(IFLA_INFO_SLAVE_DATA, &attribute(1, &[3])),
-    ]
-    .concat();
+    let info =
+        [attribute(IFLA_INFO_SLAVE_KIND, b"bond\0"), attribute(IFLA_INFO_SLAVE_DATA, &attribute(1, &[3]))].concat();
     assert_eq!(decode(&link(0, &[attribute(IFLA_LINKINFO, &info)])).unwrap().port, None);
 }
 
 #[test]
 fn what_cannot_be_read_stays_slow() {
     // A value too short, in the message itself and in a nest.
-    let port = link(
-        0,
-        &[
-            attribute(IFLA_LINKINFO, &port_nest(b"veth\0")),
-            attribute(IFLA_MTU, &[1]),
-        ],
-    );
+    let port = link(0, &[attribute(IFLA_LINKINFO, &port_nest(b"veth\0")), attribute(IFLA_MTU, &[1])]);
     assert_eq!(decode(&port).unwrap().port.unwrap().state, None);
-    let nest = [
-        bridge_nest(0),
-        attribute(IFLA_INFO_DATA, &attribute(IFLA_BR_AGEING_TIME, &[1])),
-    ]
-    .concat();
-    let bridge = decode(&link(0, &[attribute(IFLA_LINKINFO, &nest)]))
-        .unwrap()
-        .bridge
-        .unwrap();
+    let nest = [bridge_nest(0), attribute(IFLA_INFO_DATA, &attribute(IFLA_BR_AGEING_TIME, &[1]))].concat();
+    let bridge = decode(&link(0, &[attribute(IFLA_LINKINFO, &nest)])).unwrap().bridge.unwrap();
     assert_eq!(bridge.unknown_options, u32::MAX);
     // A bridge that says nothing about itself.
-    let bare = decode(&link(
-        0,
-        &[attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, b"bridge\0"))],
-    ))
-    .unwrap();
+    let bare = decode(&link(0, &[attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, b"bridge\0"))])).unwrap();
     assert_eq!(bare.bridge.unwrap().unknown_options, u32::MAX);
 }
 
@@ -259,9 +198,7 @@ fn truncation_never_panics_and_never_forwards() {
             assert!(length < HEADER, "length {length}");
             continue;
         };
-        let padded = boundaries
-            .iter()
-            .any(|&end| length <= end && end - length < 4 && end != HEADER);
+        let padded = boundaries.iter().any(|&end| length <= end && end - length < 4 && end != HEADER);
         if !padded && !boundaries.contains(&length) {
             assert_eq!(read.port.and_then(|port| port.state), None, "length {length}");
         }

@@ -15,10 +15,7 @@ fn answers(second: u64) -> Answers {
     let eth0 = &mut snapshot.bridges[0].ports[0];
     eth0.slow.packets += second;
     *eth0.reasons.get_mut("refresh").unwrap() += second;
-    Answers {
-        snapshots: vec![snapshot],
-        silent: Vec::new(),
-    }
+    Answers { snapshots: vec![snapshot], silent: Vec::new() }
 }
 
 fn press(app: &mut App, keys: &str) -> Effect {
@@ -85,10 +82,7 @@ fn a_pause_freezes_the_screen_and_not_the_sampling() {
     assert_eq!(names(&app), ["eth0"]);
     assert_eq!(app.shown.total, None);
     press(&mut app, " ");
-    assert_eq!(
-        app.shown.total.as_ref().unwrap().in_packets.to_bits(),
-        1.0_f64.to_bits()
-    );
+    assert_eq!(app.shown.total.as_ref().unwrap().in_packets.to_bits(), 1.0_f64.to_bits());
     assert_eq!(app.intervals, 2);
 }
 
@@ -125,14 +119,8 @@ fn it_waits_for_a_daemon_and_takes_up_again() {
 fn the_header_tells_of_all_daemons() {
     let (one, mut two) = (snapshot(), snapshot());
     two.pid = 7;
-    assert_eq!(
-        header(&[&one], 3, 2),
-        "xbr 0.1.0, up 1h 02m, fast path on, 3 ports, 2 accelerated, fdb 42/65536"
-    );
+    assert_eq!(header(&[&one], 3, 2), "xbr 0.1.0, up 1h 02m, fast path on, 3 ports, 2 accelerated, fdb 42/65536");
     two.active = false;
     let both = header(&[&one, &two], 3, 2);
-    assert!(
-        both.starts_with("xbr 0.1.0 (2 daemons), up 1h 02m, fast path SUSPENDED (pid 7), "),
-        "{both}"
-    );
+    assert!(both.starts_with("xbr 0.1.0 (2 daemons), up 1h 02m, fast path SUSPENDED (pid 7), "), "{both}");
 }

@@ -20,11 +20,8 @@ pub(super) fn render(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some(row) = app.selected().and_then(|position| app.shown.rows.get(position)) else {
         return;
     };
-    let rule = format!(
-        "{:-<width$}",
-        format!("-- {}/{} ", row.bridge, row.port.ifname),
-        width = usize::from(area.width)
-    );
+    let rule =
+        format!("{:-<width$}", format!("-- {}/{} ", row.bridge, row.port.ifname), width = usize::from(area.width));
     put(buffer, area, &rule, Style::new().add_modifier(Modifier::BOLD));
     for (y, line) in (area.y..area.bottom()).skip(1).zip(lines(row)) {
         put(buffer, Rect { y, height: 1, ..area }, &line, Style::new());
@@ -36,26 +33,13 @@ fn lines(row: &Row) -> Vec<String> {
     let mut lines = vec![format!("state {}, hook {}: {}", port.state, port.hook, port.hook_why)];
     if !port.accelerated {
         let reason = port.slow_reason.as_deref().unwrap_or("no reason given");
-        lines.push(format!(
-            "NOT ACCELERATED: {}",
-            because(reason, port.slow_detail.as_deref())
-        ));
+        lines.push(format!("NOT ACCELERATED: {}", because(reason, port.slow_detail.as_deref())));
     }
     let rate = |name: &str| {
         let rates = row.rates.as_ref()?;
-        Some(
-            rates
-                .reasons
-                .iter()
-                .find(|(known, _)| known == name)
-                .map_or(0.0, |(_, rate)| *rate),
-        )
+        Some(rates.reasons.iter().find(|(known, _)| known == name).map_or(0.0, |(_, rate)| *rate))
     };
-    let mut reasons: Vec<_> = port
-        .reasons
-        .iter()
-        .map(|(name, count)| (name, *count, rate(name)))
-        .collect();
+    let mut reasons: Vec<_> = port.reasons.iter().map(|(name, count)| (name, *count, rate(name))).collect();
     reasons.sort_by(|one, other| {
         let by_rate = other.2.unwrap_or(0.0).total_cmp(&one.2.unwrap_or(0.0));
         by_rate.then(other.1.cmp(&one.1)).then(one.0.cmp(other.0))
@@ -64,10 +48,7 @@ fn lines(row: &Row) -> Vec<String> {
         lines.push("nothing received yet".into());
         return lines;
     }
-    lines.push(format!(
-        "{:>6} {:>14}  {:<20} {}",
-        "PPS", "PACKETS", "REASON", "MEANING"
-    ));
+    lines.push(format!("{:>6} {:>14}  {:<20} {}", "PPS", "PACKETS", "REASON", "MEANING"));
     for (name, count, rate) in reasons {
         let rate = rate.map_or_else(|| "-".into(), si);
         lines.push(format!("{rate:>6} {count:>14}  {name:<20} {}", meaning(name)));

@@ -13,42 +13,23 @@ use crate::{
 /// An app with one interval of traffic.
 fn app() -> App {
     let mut app = App::new(None, Column::InPackets, Duration::from_secs(1), false);
-    app.ingest(Ok(Answers {
-        snapshots: vec![snapshot()],
-        silent: Vec::new(),
-    }));
+    app.ingest(Ok(Answers { snapshots: vec![snapshot()], silent: Vec::new() }));
     let mut later = snapshot();
     later.at_nanoseconds += 1_000_000_000;
     let ports = &mut later.bridges[0].ports;
-    let reasons = [
-        ("forwarded_tc", 234_567),
-        ("forwarded_xdp", 1_099_000),
-        ("refresh", 1700),
-        ("broadcast", 140),
-    ];
+    let reasons = [("forwarded_tc", 234_567), ("forwarded_xdp", 1_099_000), ("refresh", 1700), ("broadcast", 140)];
     ports[0] = port("eth0", 2, "xdp+tcx", &reasons, 5500);
     ports[0].hook_why = "a physical NIC".into();
     later.warnings.clear();
-    app.ingest(Ok(Answers {
-        snapshots: vec![later],
-        silent: Vec::new(),
-    }));
+    app.ingest(Ok(Answers { snapshots: vec![later], silent: Vec::new() }));
     app
 }
 
 fn draw(app: &mut App, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal
-        .draw(|frame| render(app, frame.area(), frame.buffer_mut()))
-        .unwrap();
+    terminal.draw(|frame| render(app, frame.area(), frame.buffer_mut())).unwrap();
     let buffer = terminal.backend().buffer();
-    let line = |y| {
-        (0..width)
-            .map(|x| buffer[(x, y)].symbol())
-            .collect::<String>()
-            .trim_end()
-            .to_owned()
-    };
+    let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
     (0..height).map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -70,14 +51,8 @@ every 1s
     assert!(text.starts_with(expected), "{text}");
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 24);
-    assert_eq!(
-        lines[22],
-        "         TOTAL               100k   80.0M      500     400k  99.0% refresh 900 ~"
-    );
-    assert_eq!(
-        lines[23],
-        "q quit  h help  s sort  r reverse  space pause  +/- tick  / filter  d details"
-    );
+    assert_eq!(lines[22], "         TOTAL               100k   80.0M      500     400k  99.0% refresh 900 ~");
+    assert_eq!(lines[23], "q quit  h help  s sort  r reverse  space pause  +/- tick  / filter  d details");
 }
 
 #[test]
@@ -107,17 +82,7 @@ q quit  h help  s sort  r reverse  space";
 
 #[test]
 fn no_size_is_too_small() {
-    for (width, height) in [
-        (1, 1),
-        (1, 24),
-        (80, 1),
-        (2, 2),
-        (5, 3),
-        (14, 4),
-        (80, 5),
-        (10, 6),
-        (300, 100),
-    ] {
+    for (width, height) in [(1, 1), (1, 24), (80, 1), (2, 2), (5, 3), (14, 4), (80, 5), (10, 6), (300, 100)] {
         for keys in ["", "d", "h", "/", "/x", " d", "jd"] {
             let mut app = app();
             keys.chars().for_each(|key| press(&mut app, key));
@@ -148,10 +113,7 @@ state forwarding, hook xdp+tcx: a physical NIC
     press(&mut app, 'j');
     press(&mut app, 'j');
     let text = draw(&mut app, 80, 10);
-    assert!(
-        text.contains("\nNOT ACCELERATED: tc_filter (ingress qdisc, u32 police)\n"),
-        "{text}"
-    );
+    assert!(text.contains("\nNOT ACCELERATED: tc_filter (ingress qdisc, u32 police)\n"), "{text}");
 }
 
 #[test]
@@ -162,31 +124,19 @@ fn the_second_line_tells_what_is_special() {
     }
     assert!(draw(&mut app, 80, 24).ends_with("filter: tap_   Enter keeps it, Esc drops it"));
     app.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
-    app.ingest(Ok(Answers {
-        snapshots: vec![snapshot()],
-        silent: vec!["pid 7 hangs".into()],
-    }));
+    app.ingest(Ok(Answers { snapshots: vec![snapshot()], silent: vec!["pid 7 hangs".into()] }));
     press(&mut app, ' ');
     let text = draw(&mut app, 100, 24);
     let line = text.lines().nth(1).unwrap();
-    assert_eq!(
-        line,
-        "PAUSED   every 1s   filter \"tap\"   ! pid 7 hangs (and 1 more: xbr status)"
-    );
+    assert_eq!(line, "PAUSED   every 1s   filter \"tap\"   ! pid 7 hangs (and 1 more: xbr status)");
 }
 
 #[test]
 fn waiting_is_said_and_wrapped() {
     let mut app = app();
-    app.ingest(Err(Failure::new(
-        Exit::NoDaemon,
-        "no daemon serves this network namespace in /run/xbr",
-    )));
+    app.ingest(Err(Failure::new(Exit::NoDaemon, "no daemon serves this network namespace in /run/xbr")));
     let text = draw(&mut app, 40, 10);
-    assert!(
-        text.contains("\nwaiting for a daemon: no daemon serves\nthis network namespace in /run/xbr\n"),
-        "{text}"
-    );
+    assert!(text.contains("\nwaiting for a daemon: no daemon serves\nthis network namespace in /run/xbr\n"), "{text}");
 }
 
 #[test]
@@ -207,15 +157,6 @@ fn colour_is_never_alone() {
     coloured.colours = true;
     assert_eq!(draw(&mut plain, 100, 20), draw(&mut coloured, 100, 20));
     let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
-    terminal
-        .draw(|frame| render(&mut plain, frame.area(), frame.buffer_mut()))
-        .unwrap();
-    assert!(
-        terminal
-            .backend()
-            .buffer()
-            .content
-            .iter()
-            .all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset)
-    );
+    terminal.draw(|frame| render(&mut plain, frame.area(), frame.buffer_mut())).unwrap();
+    assert!(terminal.backend().buffer().content.iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
 }

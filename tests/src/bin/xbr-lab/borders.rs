@@ -40,12 +40,7 @@ pub(crate) fn check(lab: &Lab) -> Result<Verdict> {
     places.push(("the wire", None));
     captures.push(lab.wire.capture()?);
 
-    let mut verdict = Verdict {
-        tried: 0,
-        crossed: Vec::new(),
-        allowed: 0,
-        arrived: 0,
-    };
+    let mut verdict = Verdict { tried: 0, crossed: Vec::new(), allowed: 0, arrived: 0 };
     for from in &lab.members {
         verdict.allowed += friends(lab, from)?;
     }
@@ -65,14 +60,9 @@ pub(crate) fn check(lab: &Lab) -> Result<Verdict> {
             }
             let origin = u16::try_from(flow & 0xfff)?;
             // On the wire, the VLAN is what the outer tag says.
-            let here = tenant
-                .or_else(|| Some(Frame::parse(&frame.bytes)?.tags.first()?.vid()))
-                .unwrap_or(NOWHERE);
+            let here = tenant.or_else(|| Some(Frame::parse(&frame.bytes)?.tags.first()?.vid())).unwrap_or(NOWHERE);
             if here != origin || origin == NOWHERE {
-                verdict.crossed.push(format!(
-                    "VLAN {origin} to {name} (VLAN {here}): {}",
-                    describe(&frame.bytes)
-                ));
+                verdict.crossed.push(format!("VLAN {origin} to {name} (VLAN {here}): {}", describe(&frame.bytes)));
             } else if seq == u32::MAX && tenant.is_some() {
                 verdict.arrived += 1;
             }
@@ -85,15 +75,9 @@ pub(crate) fn check(lab: &Lab) -> Result<Verdict> {
 fn friends(lab: &Lab, from: &Member) -> Result<u32> {
     let sender = from.guest.sender()?;
     let mut sent = 0;
-    for to in lab
-        .members
-        .iter()
-        .filter(|to| to.tenant == from.tenant && to.guest.name != from.guest.name)
-    {
+    for to in lab.members.iter().filter(|to| to.tenant == from.tenant && to.guest.name != from.guest.name) {
         let flow = ATTEMPT | u32::from(from.tenant);
-        let frame = Frame::new(from.guest.mac, to.guest.mac)
-            .numbered(flow, u32::MAX)
-            .bytes();
+        let frame = Frame::new(from.guest.mac, to.guest.mac).numbered(flow, u32::MAX).bytes();
         sent += u32::try_from(sender.send_all(&vec![frame; COPIES as usize])?)?;
     }
     Ok(sent)
@@ -128,25 +112,15 @@ fn attack(lab: &Lab, from: &Member, to: &Member) -> Result<u32> {
             (mine, vec![Tag::ad(mine), Tag::q(theirs)]),
         ]
     };
-    let accomplice = lab
-        .members
-        .iter()
-        .find(|other| other.tenant == theirs && other.guest.name != to.guest.name);
+    let accomplice = lab.members.iter().find(|other| other.tenant == theirs && other.guest.name != to.guest.name);
     let accomplice = accomplice.context("a tenant has more than one member")?.guest.mac;
     let sources: [Mac; 2] = [from.guest.mac, accomplice];
     let destinations: [Mac; 2] = [to.guest.mac, BROADCAST];
     // Attempts from outside are made on the trunk itself, where any tag can be written.
-    let sender = if from.outside {
-        lab.wire.sender()?
-    } else {
-        from.guest.sender()?
-    };
+    let sender = if from.outside { lab.wire.sender()? } else { from.guest.sender()? };
     let mut frames = Vec::new();
     for (origin, tags) in stacks {
-        for (src, dst) in sources
-            .iter()
-            .flat_map(|src| destinations.iter().map(move |dst| (*src, *dst)))
-        {
+        for (src, dst) in sources.iter().flat_map(|src| destinations.iter().map(move |dst| (*src, *dst))) {
             for number in 0..COPIES {
                 let mut frame = Frame::new(src, dst).numbered(ATTEMPT | u32::from(origin), number);
                 frame.tags.clone_from(&tags);
@@ -155,12 +129,7 @@ fn attack(lab: &Lab, from: &Member, to: &Member) -> Result<u32> {
         }
     }
     let sent = sender.send_all(&frames)?;
-    ensure!(
-        sent == frames.len(),
-        "{} of {} attempts could be sent",
-        sent,
-        frames.len()
-    );
+    ensure!(sent == frames.len(), "{} of {} attempts could be sent", sent, frames.len());
     debug_assert!(TENANTS.contains(&mine) && TENANTS.contains(&theirs));
     Ok(u32::try_from(sent)?)
 }

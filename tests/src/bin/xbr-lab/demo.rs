@@ -11,16 +11,18 @@ use xbr_tests::{
     measure::Reading,
     net::Guest,
     traffic::{Flow, Stream, tcp},
-    wait::slowness,
+    wait::{emulated, slowness},
     xbr::{Xbr, command},
 };
 
 use crate::{borders, matrix::Matrix, rates, topology::Lab};
 
-/// Pairs that the rates are measured on, by name: in by the uplink, out by the uplink, and between two guests.
-const RATED: [(&str, &str); 3] = [("out10", "ct10"), ("ct10", "out10"), ("vm20", "ct20")];
-/// How long each rate is measured.
-const RATE_TIME: Duration = Duration::from_millis(1500);
+/// Pairs that the rates are measured on, by name: in by the uplink and out by it. Between taps the lab's own copying
+/// from tap to tap would be measured.
+const RATED: [(&str, &str); 2] = [("out10", "ct10"), ("ct10", "out10")];
+/// How long a rate is measured, and how often; the best counts, as other work on the machine only makes it worse.
+const RATE_TIME: Duration = Duration::from_millis(700);
+const RATE_RUNS: usize = 3;
 /// Pairs of the steady flow: every port receives on some of them.
 const STEADY: [(&str, &str); 8] = [
     ("out10", "ct10"),
@@ -50,11 +52,7 @@ pub(crate) fn run(uplink_hook: &str) -> Result<()> {
     step("The plain bridge, without xbr");
     let plain = Matrix::measure(&lab)?;
     let (crossed, missing) = plain.wrong();
-    ensure!(
-        crossed.is_empty() && missing.is_empty(),
-        "the lab itself does not work:\n{}",
-        plain.draw()
-    );
+    ensure!(crossed.is_empty() && missing.is_empty(), "the lab itself does not work:\n{}", plain.draw());
     println!("  reachability as it should be; measuring frames per second …");
     let before = rated(&lab)?;
 
@@ -82,7 +80,7 @@ pub(crate) fn run(uplink_hook: &str) -> Result<()> {
             rates::human(*fast)
         );
     }
-    if slowness() > 1 {
+    if emulated() {
         println!("  (measured inside an emulated virtual machine: not a benchmark)");
     }
 
@@ -92,10 +90,7 @@ pub(crate) fn run(uplink_hook: &str) -> Result<()> {
     step("Tenant borders: frames thrown at the other tenant (tagged, double-tagged, spoofed, broadcast)");
     let borders = borders::check(&lab)?;
     println!("  {} frames tried, {} crossed", borders.tried, borders.crossed.len());
-    println!(
-        "  {} of {} frames within the tenants arrived, so the check can see",
-        borders.arrived, borders.allowed
-    );
+    println!("  {} of {} frames within the tenants arrived, so the check can see", borders.arrived, borders.allowed);
     for line in borders.crossed.iter().take(10) {
         println!("  LEAK {line}");
     }
@@ -105,29 +100,14 @@ pub(crate) fn run(uplink_hook: &str) -> Result<()> {
     step("xbr stopped");
     xbr.stop()?;
     let bare = Matrix::measure(&lab)?;
-    for (when, matrix) in [
-        ("with xbr", &matrix),
-        ("after the border check", &again),
-        ("after xbr ended", &bare),
-    ] {
+    for (when, matrix) in [("with xbr", &matrix), ("after the border check", &again), ("after xbr ended", &bare)] {
         let (crossed, missing) = matrix.wrong();
-        ensure!(
-            crossed.is_empty(),
-            "{when}: pings crossed a tenant border: {}",
-            crossed.join(", ")
-        );
+        ensure!(crossed.is_empty(), "{when}: pings crossed a tenant border: {}", crossed.join(", "));
         ensure!(missing.is_empty(), "{when}: no answer: {}", missing.join(", "));
     }
     println!("  the bridge goes on by itself: reachability unchanged");
-    ensure!(
-        borders.crossed.is_empty(),
-        "{} frames crossed a tenant border",
-        borders.crossed.len()
-    );
-    ensure!(
-        borders.arrived == borders.allowed,
-        "frames within a tenant were lost in the border check"
-    );
+    ensure!(borders.crossed.is_empty(), "{} frames crossed a tenant border", borders.crossed.len());
+    ensure!(borders.arrived == borders.allowed, "frames within a tenant were lost in the border check");
     steady?;
     println!(
         "\ndemo: ok in {:.0} s: 0 of {} frames crossed a tenant border, fast path ≥ 99 % on every port",
@@ -144,10 +124,13 @@ fn step(title: &str) {
 }
 
 fn rated(lab: &Lab) -> Result<Vec<f64>> {
-    RATED
-        .iter()
-        .map(|(from, to)| rates::udp(lab.member(from)?, lab.member(to)?, RATE_TIME))
-        .collect()
+    let mut best = vec![0.0_f64; RATED.len()];
+    for _ in 0..RATE_RUNS {
+        for ((from, to), best) in RATED.iter().zip(&mut best) {
+            *best = best.max(rates::udp(lab.member(from)?, lab.member(to)?, RATE_TIME)?);
+        }
+    }
+    Ok(best)
 }
 
 /// Numbered UDP frames and TCP streams over every port. The outer result is of the traffic; the inner one says whether
@@ -193,24 +176,14 @@ fn steady_flow(lab: &Lab, xbr: &Xbr) -> Result<Result<()>> {
     let mut verdict = Ok(());
     for (port, delta) in &deltas {
         let by_xdp = delta.reasons.get("forwarded_xdp").copied().unwrap_or(0);
-        let share = delta
-            .share()
-            .map_or("no traffic".to_owned(), |share| format!("{:.2} %", share * 100.0));
-        println!(
-            "  {port:<8} {:<9} {:>10} {by_xdp:>10} {:>10}   {share}",
-            delta.hook, delta.fast, delta.slow
-        );
+        let share = delta.share().map_or("no traffic".to_owned(), |share| format!("{:.2} %", share * 100.0));
+        println!("  {port:<8} {:<9} {:>10} {by_xdp:>10} {:>10}   {share}", delta.hook, delta.fast, delta.slow);
         if verdict.is_ok() {
-            verdict = delta
-                .steady(u64::from(FRAMES) / 2)
-                .with_context(|| format!("port {port}, hook {}", delta.hook));
+            verdict = delta.steady(u64::from(FRAMES) / 2).with_context(|| format!("port {port}, hook {}", delta.hook));
         }
     }
     if total.misdelivered > 0 {
-        verdict = Err(anyhow::anyhow!(
-            "{} frames arrived at somebody else",
-            total.misdelivered
-        ));
+        verdict = Err(anyhow::anyhow!("{} frames arrived at somebody else", total.misdelivered));
     }
     if deltas.len() < lab.members.iter().filter(|member| !member.outside).count() + 1 {
         verdict = Err(anyhow::anyhow!("xbr status shows only {} ports", deltas.len()));
@@ -223,18 +196,10 @@ fn top(lab: &Lab, xbr: &Xbr) -> Result<()> {
     let mut flows = Vec::new();
     for (from, to) in STEADY {
         let (from, to) = (lab.member(from)?, lab.member(to)?);
-        flows.push(Flow::start(
-            from,
-            &[to],
-            &[],
-            Frame::new(from.mac, to.mac),
-            500 / slowness(),
-            u32::MAX,
-        )?);
+        flows.push(Flow::start(from, &[to], &[], Frame::new(from.mac, to.mac), 500 / slowness(), u32::MAX)?);
     }
-    let status = command(&lab.net.host, &["top", "-b", "-n", "3", "-d", "1"], xbr.run_dir())?
-        .status()
-        .context("xbr top")?;
+    let status =
+        command(&lab.net.host, &["top", "-b", "-n", "3", "-d", "1"], xbr.run_dir())?.status().context("xbr top")?;
     flows.iter().for_each(Flow::halt);
     for flow in flows {
         flow.stop()?;

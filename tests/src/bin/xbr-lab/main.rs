@@ -3,11 +3,14 @@
 //! `demo` shows that xbr carries the traffic and keeps the tenants apart; `lab` leaves the same machines up and opens a
 //! shell; `probe` says whether the running kernel can do either.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use xbr_tests::probe::{self, Need};
+use xbr_tests::{
+    probe::{self, Need},
+    traffic::ping_here,
+};
 
 mod borders;
 mod demo;
@@ -37,6 +40,14 @@ enum Verb {
         #[arg(long, default_value = "xdp", value_parser = ["xdp", "tc"])]
         uplink_hook: String,
     },
+    /// Ping an address from this namespace, for machines without ping(8)
+    Ping {
+        /// Who should answer
+        address: Ipv4Addr,
+        /// How often it is asked
+        #[arg(short, long, default_value_t = 3)]
+        count: u16,
+    },
     /// Leave the lab up and open a shell in its host namespace
     Lab {
         /// Hook of the uplink
@@ -51,12 +62,11 @@ fn main() -> ExitCode {
         eprintln!("xbr-lab: network namespaces need root: run it with sudo");
         return ExitCode::FAILURE;
     }
+    if let Verb::Ping { address, count } = arguments.verb {
+        return ping(address, count);
+    }
     if matches!(arguments.verb, Verb::Probe) {
-        return if probe::vlan_filtering() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(EXIT_NO_VLANS)
-        };
+        return if probe::vlan_filtering() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_VLANS) };
     }
     if !probe::vlan_filtering() {
         eprintln!(
@@ -76,6 +86,19 @@ fn main() -> ExitCode {
     }
 }
 
+fn ping(address: Ipv4Addr, count: u16) -> ExitCode {
+    match ping_here(address, count, Duration::from_secs(1)) {
+        Ok(answered) => {
+            println!("{answered} of {count} echo requests to {address} were answered");
+            if answered > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("xbr-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn run(verb: &Verb) -> Result<()> {
     for need in [Need::Tun, Need::VlanDevice] {
         if !need.met() {
@@ -83,7 +106,7 @@ fn run(verb: &Verb) -> Result<()> {
         }
     }
     match verb {
-        Verb::Probe => Ok(()),
+        Verb::Probe | Verb::Ping { .. } => Ok(()),
         Verb::Demo { uplink_hook } => demo::run(uplink_hook),
         Verb::Lab { uplink_hook } => shell::run(uplink_hook),
     }

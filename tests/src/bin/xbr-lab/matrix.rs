@@ -31,29 +31,15 @@ impl Matrix {
         };
         // All pairs at once: the silence between tenants is waited for only once.
         let reached: Result<Vec<Vec<bool>>> = thread::scope(|scope| {
-            let row = |from| {
-                lab.members
-                    .iter()
-                    .map(|to| scope.spawn(move || pair(from, to)))
-                    .collect::<Vec<_>>()
-            };
+            let row = |from| lab.members.iter().map(|to| scope.spawn(move || pair(from, to))).collect::<Vec<_>>();
             let rows: Vec<_> = lab.members.iter().map(row).collect();
             let join = |thread: thread::ScopedJoinHandle<Result<bool>>| {
                 thread.join().map_err(|_panic| anyhow!("a pinging thread panicked"))?
             };
-            rows.into_iter()
-                .map(|row| row.into_iter().map(join).collect())
-                .collect()
+            rows.into_iter().map(|row| row.into_iter().map(join).collect()).collect()
         });
-        let names = lab
-            .members
-            .iter()
-            .map(|member| (member.guest.name.clone(), member.tenant))
-            .collect();
-        Ok(Self {
-            names,
-            reached: reached?,
-        })
+        let names = lab.members.iter().map(|member| (member.guest.name.clone(), member.tenant)).collect();
+        Ok(Self { names, reached: reached? })
     }
 
     /// Pairs that reached each other across tenants, and pairs of one tenant that did not.
@@ -76,11 +62,7 @@ impl Matrix {
         let mut text = format!("{:>12}", "");
         let mut tenant = None;
         let bar = |tenant: Option<u16>, next: u16| {
-            if tenant.is_some_and(|last| last != next) {
-                " │"
-            } else {
-                ""
-            }
+            if tenant.is_some_and(|last| last != next) { " │" } else { "" }
         };
         for (name, next) in &self.names {
             text.push_str(bar(tenant, *next));

@@ -37,9 +37,5 @@ pub(crate) fn udp(from: &Guest, to: &Guest, time: Duration) -> Result<f64> {
 
 /// A rate with a unit that keeps it short.
 pub(crate) fn human(rate: f64) -> String {
-    if rate >= 1e6 {
-        format!("{:.2} M/s", rate / 1e6)
-    } else {
-        format!("{:.1} k/s", rate / 1e3)
-    }
+    if rate >= 1e6 { format!("{:.2} M/s", rate / 1e6) } else { format!("{:.1} k/s", rate / 1e3) }
 }

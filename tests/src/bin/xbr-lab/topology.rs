@@ -43,22 +43,11 @@ impl Lab {
             for (name, kind) in [("ct", Kind::Veth), ("vm", Kind::Tap)] {
                 let guest = net.guest(&format!("{name}{tenant}"), kind)?;
                 net.join(&guest, "br0")?;
-                net.host.cmd(&format!(
-                    "bridge vlan add dev {} vid {tenant} pvid untagged",
-                    guest.port
-                ))?;
-                members.push(Member {
-                    guest,
-                    tenant,
-                    outside: false,
-                });
+                net.host.cmd(&format!("bridge vlan add dev {} vid {tenant} pvid untagged", guest.port))?;
+                members.push(Member { guest, tenant, outside: false });
             }
             let guest = net.vlan_host(&format!("out{tenant}"), &wire, tenant)?;
-            members.push(Member {
-                guest,
-                tenant,
-                outside: true,
-            });
+            members.push(Member { guest, tenant, outside: true });
         }
         let lab = Self { net, wire, members };
         lab.greet()?;
@@ -76,8 +65,6 @@ impl Lab {
     /// The member with this name.
     pub(crate) fn member(&self, name: &str) -> Result<&Guest> {
         let member = self.members.iter().find(|member| member.guest.name == name);
-        member
-            .map(|member| &member.guest)
-            .ok_or_else(|| anyhow::anyhow!("no member {name} in the lab"))
+        member.map(|member| &member.guest).ok_or_else(|| anyhow::anyhow!("no member {name} in the lab"))
     }
 }
