@@ -190,6 +190,25 @@ pub struct VlanCounters {
     pub slow: Counter,
 }
 
+/// Where the running kernel keeps what the tracepoint programs read: offsets in bytes, from its BTF, and our namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLayout {
+    /// `net_bridge_fdb_entry.key.addr`.
+    pub entry_addr: u32,
+    /// `net_bridge_fdb_entry.key.vlan_id`.
+    pub entry_vlan: u32,
+    /// `net_bridge.dev`.
+    pub bridge_dev: u32,
+    /// `net_device.nd_net.net`.
+    pub device_net: u32,
+    /// `net.ns.inum`.
+    pub net_inum: u32,
+    /// Inode number of the network namespace whose bridges are served: what happens in others is none of our business,
+    /// or a tenant with bridges of his own could cancel our entries.
+    pub netns: u32,
+}
+
 const _: () = assert!(size_of::<Port>() == 1056);
 const _: () = assert!(size_of::<FdbValue>() == 24);
 const _: () = assert!(size_of::<PortCounters>() == 1024);
@@ -201,6 +220,8 @@ mod pod {
     unsafe impl aya::Pod for super::Port {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FdbKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::KernelLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FdbValue {}
     // SAFETY: as above.

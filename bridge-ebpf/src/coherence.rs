@@ -1,44 +1,57 @@
 //! Cancels cached FDB entries from the bridge's own tracepoints, before the next frame.
 
-use core::ptr;
-
-use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::RawTracePointContext};
-use bridge_common::mac::Mac;
+use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::map, maps::Array, programs::RawTracePointContext};
+use bridge_common::{mac::Mac, maps::KernelLayout};
 
 use crate::tables::cancel;
 
-/// Offset of `key.addr` in `struct net_bridge_fdb_entry`, in bytes; user space sets it from the kernel's BTF.
-#[unsafe(no_mangle)]
-static FDB_ADDR_OFFSET: u32 = 16;
-/// Offset of `key.vlan_id`.
-#[unsafe(no_mangle)]
-static FDB_VLAN_OFFSET: u32 = 22;
+/// User space sets it from the kernel's BTF before it attaches the programs: a map and no constant, as the bridge may be a
+/// module that is loaded later.
+#[map(name = "xbr_layout")]
+static LAYOUT: Array<KernelLayout> = Array::with_max_entries(1, 0);
 
-/// Second argument: the entry.
+/// Reads kernel memory; the helper survives bad pointers.
 #[inline(always)]
-pub(crate) fn entry_deleted(ctx: &RawTracePointContext) {
+fn read<T>(address: usize) -> Option<T> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// `fdb_delete(br, f)`.
+#[inline(always)]
+pub(crate) fn entry_deleted(ctx: &RawTracePointContext) -> Option<()> {
+    let layout = LAYOUT.get(0)?;
     let entry = ctx.arg::<*const u8>(1) as usize;
-    // SAFETY: volatile, as user space sets them before the program is loaded.
-    let (addr, vlan) =
-        unsafe { (ptr::read_volatile(&raw const FDB_ADDR_OFFSET), ptr::read_volatile(&raw const FDB_VLAN_OFFSET)) };
-    cancel_at((entry + addr as usize) as *const [u8; 6], (entry + vlan as usize) as *const u16);
+    cancel_in(
+        layout,
+        read(ctx.arg::<*const u8>(0) as usize + layout.bridge_dev as usize)?,
+        read(entry + layout.entry_addr as usize)?,
+        read(entry + layout.entry_vlan as usize)?,
+    )
 }
 
-/// Third argument: the address; fourth: the VLAN id.
+/// `br_fdb_update(br, source, addr, vid, flags)` and `br_fdb_external_learn_add(br, p, addr, vid)`.
 #[inline(always)]
-pub(crate) fn address_changed(ctx: &RawTracePointContext) {
-    let addr = ctx.arg::<*const [u8; 6]>(2);
-    let vid = ctx.arg::<u16>(3);
-    // SAFETY: reads kernel memory through the helper, which survives bad pointers.
-    if let Ok(mac) = unsafe { bpf_probe_read_kernel(addr) } {
-        cancel(vid, Mac::new(mac));
-    }
+pub(crate) fn bridge_changed(ctx: &RawTracePointContext) -> Option<()> {
+    let layout = LAYOUT.get(0)?;
+    let device = read(ctx.arg::<*const u8>(0) as usize + layout.bridge_dev as usize)?;
+    cancel_in(layout, device, read(ctx.arg::<*const u8>(2) as usize)?, ctx.arg::<u16>(3))
 }
 
+/// `br_fdb_add(ndm, dev, addr, vid, nlh_flags)`.
 #[inline(always)]
-fn cancel_at(addr: *const [u8; 6], vlan: *const u16) {
-    // SAFETY: reads kernel memory through the helper, which survives bad pointers.
-    if let (Ok(mac), Ok(vid)) = unsafe { (bpf_probe_read_kernel(addr), bpf_probe_read_kernel(vlan)) } {
-        cancel(vid, Mac::new(mac));
+pub(crate) fn device_changed(ctx: &RawTracePointContext) -> Option<()> {
+    let device = ctx.arg::<*const u8>(1) as usize;
+    cancel_in(LAYOUT.get(0)?, device, read(ctx.arg::<*const u8>(2) as usize)?, ctx.arg::<u16>(3))
+}
+
+/// Cancels the address if the device is of our namespace.
+#[inline(always)]
+fn cancel_in(layout: &KernelLayout, device: usize, addr: [u8; 6], vid: u16) -> Option<()> {
+    let net: usize = read(device + layout.device_net as usize)?;
+    let inum: u32 = read(net + layout.net_inum as usize)?;
+    if inum == layout.netns {
+        cancel(vid, Mac::new(addr));
     }
+    Some(())
 }

@@ -50,29 +50,25 @@ fn xbr_stub(ctx: TcContext) -> i32 {
 /// `trace_fdb_delete(br, f)`: an entry is about to go.
 #[raw_tracepoint(tracepoint = "fdb_delete")]
 fn xbr_fdb_delete(ctx: RawTracePointContext) -> i32 {
-    coherence::entry_deleted(&ctx);
-    0
+    coherence::entry_deleted(&ctx).map_or(0, |()| 0)
 }
 
 /// `trace_br_fdb_update(br, source, addr, vid, flags)`: an entry was made or has moved.
 #[raw_tracepoint(tracepoint = "br_fdb_update")]
 fn xbr_fdb_update(ctx: RawTracePointContext) -> i32 {
-    coherence::address_changed(&ctx);
-    0
+    coherence::bridge_changed(&ctx).map_or(0, |()| 0)
 }
 
 /// `trace_br_fdb_add(ndm, dev, addr, vid, nlh_flags)`: user space asks for an entry.
 #[raw_tracepoint(tracepoint = "br_fdb_add")]
 fn xbr_fdb_add(ctx: RawTracePointContext) -> i32 {
-    coherence::address_changed(&ctx);
-    0
+    coherence::device_changed(&ctx).map_or(0, |()| 0)
 }
 
 /// `trace_br_fdb_external_learn_add(br, p, addr, vid)`: a driver or routing daemon adds or moves an entry.
 #[raw_tracepoint(tracepoint = "br_fdb_external_learn_add")]
 fn xbr_fdb_extern(ctx: RawTracePointContext) -> i32 {
-    coherence::address_changed(&ctx);
-    0
+    coherence::bridge_changed(&ctx).map_or(0, |()| 0)
 }
 
 #[cfg(target_arch = "bpf")]

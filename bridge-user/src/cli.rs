@@ -22,7 +22,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 pub(crate) use self::args::{RunDir, interface_name};
 use self::{
     args::{RunArgs, Verbosity},
-    extras::{CompletionsArgs, ManArgs},
+    extras::{CompletionsArgs, ManArgs, UndoArgs},
     reasons::ReasonsArgs,
     status::StatusArgs,
 };
@@ -86,6 +86,8 @@ enum Verb {
     Status(StatusArgs),
     /// Watch the rates of every port
     Top(TopArgs),
+    /// Put back what an instance that was killed had changed on its ports
+    Undo(UndoArgs),
     /// List the reasons that counters, status and top use
     Reasons(ReasonsArgs),
     /// Print a completion script for a shell
@@ -117,6 +119,7 @@ fn execute(verb: Verb) -> Result<(), Failure> {
         Verb::Run(run) => daemon::run(run.config()?),
         Verb::Status(status) => status::execute(&status),
         Verb::Top(top) => crate::top::execute(&top),
+        Verb::Undo(undo) => extras::undo(&undo),
         Verb::Reasons(reasons) => reasons::execute(&reasons),
         Verb::Completions(completions) => extras::completions(&completions, Cli::command()),
         Verb::Man(man) => extras::man(&man, Cli::command()),

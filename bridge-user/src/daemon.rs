@@ -39,10 +39,10 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
 async fn serve(config: RunConfig) -> Result<(), Failure> {
     let mut terminate = catch(SignalKind::terminate())?;
     let mut interrupt = catch(SignalKind::interrupt())?;
+    let mut world = World::new(config)?;
     // Subscribed before the first dump: what changes in between is in the queue.
     let mut events = Events::new().map_err(|error| failed("subscribe to netlink events", &error))?;
     let mut watch = Watch::new();
-    let mut world = World::new(config)?;
     let server = ipc::Server::bind(world.run_dir())
         .map_err(|error| failed(&format!("open a socket in {}", world.run_dir().display()), &error))?;
     let (queries, mut asked) = mpsc::channel(16);
@@ -63,8 +63,8 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
                 Err(error) => world.lost_track("netlink_error", &error),
             },
             _ = renew.tick() => world.renew(),
-            () = watch.changed() => world.look_for_policy(),
-            _ = poll.tick() => world.look_for_policy(),
+            () = watch.changed() => world.policy_changed(),
+            _ = poll.tick() => world.poll(),
             Some(query) = asked.recv() => query.answer(world.snapshot()),
         }
         world.settle();

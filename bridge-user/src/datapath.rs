@@ -4,6 +4,7 @@ pub mod attach;
 pub mod btf;
 pub mod clsact;
 pub mod counters;
+pub mod guardian;
 pub mod load;
 pub mod sync;
 pub mod tables;

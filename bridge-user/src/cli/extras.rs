@@ -1,4 +1,4 @@
-//! What packagers need: completion scripts and manual pages, made from the command line's own description.
+//! What packagers need: completion scripts and manual pages, made from the command line's own description. And `undo`.
 
 use std::{fs, io, path::PathBuf};
 
@@ -6,8 +6,11 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::emit;
-use crate::error::{Exit, Failure};
+use super::{args::RunDir, emit};
+use crate::{
+    datapath::guardian,
+    error::{Exit, Failure},
+};
 
 /// Options of `xbr completions`.
 #[derive(Debug, Args)]
@@ -22,6 +25,21 @@ pub(super) struct ManArgs {
     /// Folder to write one page per verb into; without it the main page goes to stdout
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
+}
+
+/// Options of `xbr undo`.
+#[derive(Debug, Args)]
+pub(super) struct UndoArgs {
+    #[command(flatten)]
+    run_dir: RunDir,
+    /// Wait until stdin ends; do nothing if it said a word first
+    #[arg(long, hide = true)]
+    after_stdin: bool,
+}
+
+pub(super) fn undo(args: &UndoArgs) -> Result<(), Failure> {
+    let done = guardian::undo(&args.run_dir.path, args.after_stdin)?;
+    if args.after_stdin { Ok(()) } else { emit(&format!("{done} changes put back\n")).map(drop) }
 }
 
 pub(super) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<(), Failure> {

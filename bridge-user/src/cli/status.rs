@@ -1,5 +1,6 @@
 //! `xbr status`: what the daemons of this network namespace say, for people and for programs.
 
+use bridge_common::reason::Reason;
 use clap::Args;
 use log::warn;
 
@@ -83,6 +84,9 @@ pub(crate) fn select(mut snapshots: Vec<Snapshot>, bridge: &str) -> Result<Vec<S
     Ok(snapshots)
 }
 
+/// What an operator asked for is no fault.
+const CHOSEN: [Reason; 2] = [Reason::TurnedOff, Reason::NotSelected];
+
 /// Everything that `--check` minds, each named.
 fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
     let mut faults = silent.to_vec();
@@ -97,7 +101,9 @@ fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
             }
             for port in bridge.ports.iter().filter(|port| !port.accelerated) {
                 let why = port.slow_reason.as_deref().or(bridge.slow_reason.as_deref()).unwrap_or("no reason given");
-                faults.push(format!("{}/{} ({why})", bridge.ifname, port.ifname));
+                if !CHOSEN.iter().any(|chosen| chosen.name() == why) {
+                    faults.push(format!("{}/{} ({why})", bridge.ifname, port.ifname));
+                }
             }
         }
     }

@@ -88,7 +88,7 @@ impl World {
         let mut programs = Programs::load(config.fdb_size)?;
         let mut locks = BTreeMap::new();
         for name in &config.bridges {
-            locks.insert(name.clone(), Lock::take(&config.run_dir, name)?);
+            locks.insert(name.clone(), Lock::take(name)?);
         }
         let tables = Tables::take(&mut programs.ebpf)?;
         let own_programs = programs.ids();
@@ -146,9 +146,14 @@ impl World {
         self.suspend(cause);
     }
 
-    /// Looks for policy that may have appeared without an event.
-    pub(super) fn look_for_policy(&mut self) {
+    /// Nftables changed.
+    pub(super) fn policy_changed(&mut self) {
         self.dirty.policy = true;
+    }
+
+    /// Looks at what may have changed without an event: an XDP or tcx program that came or went with its owner, a sysctl.
+    pub(super) fn poll(&mut self) {
+        self.dirty.links = true;
     }
 
     /// Renews the lease, after having asked about entries that the kernel side cancelled.
@@ -319,7 +324,7 @@ impl World {
                 if self.locks.contains_key(&name) {
                     continue;
                 }
-                match Lock::take(&self.config.run_dir, &name) {
+                match Lock::take(&name) {
                     Ok(lock) => {
                         self.elsewhere.remove(&name);
                         self.locks.insert(name, lock);

@@ -1,6 +1,9 @@
 //! Attaches the programs to ports and takes them off again, leaving each device as it was found.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use aya::programs::{
     ProgramError, TcAttachType, XdpMode,
@@ -13,6 +16,7 @@ use log::{info, warn};
 
 use super::{
     Programs, clsact,
+    guardian::{self, Guardian},
     load::{chain, classifier, xdp},
     undo::{Change, Undo},
 };
@@ -62,6 +66,8 @@ pub struct Attachments {
     hooked: BTreeMap<IfIndex, Hooked>,
     refused: Refusals,
     undo: Undo,
+    guardian: Option<Guardian>,
+    run_dir: PathBuf,
 }
 
 impl Attachments {
@@ -70,15 +76,14 @@ impl Attachments {
         let mut undo = Undo::open(run_dir).map_err(|error| {
             Failure::new(crate::error::Exit::Failed, format!("cannot use {}: {error}", run_dir.display()))
         })?;
-        for (ifindex, name, changes) in undo.leftovers() {
-            for change in changes {
-                info!("{name}: putting back what an instance that ended without warning had changed ({change:?})");
-                if revert(ifindex, &name, change) {
-                    undo.forget(ifindex, change);
-                }
-            }
-        }
-        Ok(Self { hooked: BTreeMap::new(), refused: Refusals::new(), undo })
+        guardian::put_back(&mut undo);
+        Ok(Self {
+            hooked: BTreeMap::new(),
+            refused: Refusals::new(),
+            undo,
+            guardian: None,
+            run_dir: run_dir.to_owned(),
+        })
     }
 
     /// What is attached to a device.
@@ -180,7 +185,7 @@ impl Attachments {
             clsact::remove_leftovers(ifindex).map_err(|error| error.to_string())?;
             hooked.clsact_added = clsact::ensure(ifindex).map_err(|error| error.to_string())?;
             if hooked.clsact_added {
-                self.undo.record(ifindex, &hooked.name, Change::ClsactAdded);
+                self.record(ifindex, &hooked.name, Change::ClsactAdded);
             }
             TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, ..NlOptions::default() })
         };
@@ -210,7 +215,7 @@ impl Attachments {
         }
         if let Some(found) = ethtool::rx_vlan(name).ok().flatten().filter(|found| found.ctag || found.stag) {
             // Recorded first: a crash in between costs no more than turning on what is on.
-            self.undo.record(ifindex, name, Change::RxVlanOffloadOff);
+            self.record(ifindex, name, Change::RxVlanOffloadOff);
             hooked.rx_vlan_found = Some(found);
             if let Err(error) = ethtool::set_rx_vlan(name, RxVlan { ctag: false, stag: false }) {
                 warn!("{name}: rx-vlan-offload cannot be turned off: {error}");
@@ -226,6 +231,17 @@ impl Attachments {
             Err(error) => {
                 self.restore_rx_vlan(ifindex, hooked);
                 Err(explain(&error))
+            }
+        }
+    }
+
+    /// Records a change that outlives this process, and sees to it that somebody puts it back.
+    fn record(&mut self, ifindex: IfIndex, name: &str, change: Change) {
+        self.undo.record(ifindex, name, change);
+        if self.guardian.is_none() {
+            match Guardian::start(&self.run_dir) {
+                Ok(guardian) => self.guardian = Some(guardian),
+                Err(error) => warn!("no guardian process ({error}): after a crash, run xbr undo"),
             }
         }
     }
@@ -265,7 +281,7 @@ impl Drop for Attachments {
 }
 
 /// Puts one change back, if the device is still the one that was changed. `false`: it could not, and should be tried again.
-fn revert(ifindex: IfIndex, name: &str, change: Change) -> bool {
+pub(super) fn revert(ifindex: IfIndex, name: &str, change: Change) -> bool {
     if vanished(ifindex, name) {
         return true;
     }

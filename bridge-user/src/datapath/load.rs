@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::ProgramArray,
+    maps::{Array, ProgramArray},
     programs::{ProgramError, RawTracePoint, SchedClassifier, Xdp},
     util::KernelVersion,
 };
+use bridge_common::maps::KernelLayout;
 use log::{debug, warn};
 
 use super::btf::Btf;
-use crate::error::{Exit, Failure};
+use crate::{
+    error::{Exit, Failure},
+    ipc,
+};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xbr-bpf"));
@@ -32,6 +36,8 @@ pub struct Programs {
     pub tcx: bool,
     /// Whether the tracepoints that cancel FDB entries are attached.
     pub coherent: bool,
+    /// Said that they are not.
+    warned: bool,
     /// Held so that the stub's tail call finds its target for as long as this process lives.
     _tail: Option<ProgramArray<aya::maps::MapData>>,
 }
@@ -40,26 +46,17 @@ impl Programs {
     /// Loads all programs with an FDB table of `fdb_size` entries.
     pub fn load(fdb_size: u32) -> Result<Self, Failure> {
         require_kernel()?;
-        let offsets = fdb_offsets();
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("xbr_fdb", fdb_size);
-        if let Some((addr, vlan)) = &offsets {
-            loader.override_global("FDB_ADDR_OFFSET", addr, true);
-            loader.override_global("FDB_VLAN_OFFSET", vlan, true);
-        }
         let mut ebpf = loader.load(OBJECT).map_err(|error| refused("BPF maps", &chain(&error)))?;
         let tcx = at_least(6, 6);
         load_classifier(&mut ebpf, "xbr_tc")?;
         load_xdp(&mut ebpf)?;
-        let tail = if tcx { None } else { Some(arm_stub(&mut ebpf)?) };
-        Ok(Self { ebpf, tcx, coherent: false, _tail: tail }.with_tracepoints(offsets.is_some()))
-    }
-
-    fn with_tracepoints(mut self, offsets_known: bool) -> Self {
-        if offsets_known {
-            self.attach_tracepoints();
+        for (program, _) in TRACEPOINTS {
+            raw_tracepoint(&mut ebpf, program)?.load().map_err(|error| refused(program, &chain(&error)))?;
         }
-        self
+        let tail = if tcx { None } else { Some(arm_stub(&mut ebpf)?) };
+        Ok(Self { ebpf, tcx, coherent: false, warned: false, _tail: tail })
     }
 
     /// Attaches the tracepoints that cancel FDB entries, if they are not attached yet. They exist only while the bridge
@@ -68,21 +65,25 @@ impl Programs {
         if self.coherent {
             return;
         }
-        let attached =
-            TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| self.attach_tracepoint(program, tracepoint));
+        let attached = self.write_layout().and_then(|()| {
+            TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| {
+                Ok(raw_tracepoint(&mut self.ebpf, program)?.attach(tracepoint).map(drop)?)
+            })
+        });
         match attached {
             Ok(()) => self.coherent = true,
-            Err(error) => debug!("cannot attach to the bridge's tracepoints: {}", chain(&error)),
+            Err(error) if !std::mem::replace(&mut self.warned, true) => {
+                warn!("the bridge's tracepoints cannot be used, netlink alone keeps the FDB true: {}", chain(&*error));
+            }
+            Err(_) => {}
         }
     }
 
-    fn attach_tracepoint(&mut self, program: &str, tracepoint: &str) -> Result<(), ProgramError> {
-        let Some(program) = self.ebpf.program_mut(program) else { return Ok(()) };
-        let program: &mut RawTracePoint = program.try_into()?;
-        if program.fd().is_err() {
-            program.load()?;
-        }
-        program.attach(tracepoint).map(drop)
+    fn write_layout(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let layout = read_layout()?;
+        let map = self.ebpf.map_mut("xbr_layout").ok_or("the embedded BPF object has no map xbr_layout")?;
+        Array::<_, KernelLayout>::try_from(map)?.set(0, layout, 0)?;
+        Ok(())
     }
 
     /// The ids of our own programs, to tell them from foreign ones.
@@ -91,22 +92,17 @@ impl Programs {
     }
 }
 
-/// Offsets of the address and the VLAN id in the bridge's FDB entry, in bytes.
-fn fdb_offsets() -> Option<(u32, u32)> {
-    let btf = Btf::load("bridge");
-    let offset = |path: &[&str]| match &btf {
-        Ok(btf) => btf.member_offset("net_bridge_fdb_entry", path).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match (offset(&["key", "addr"]), offset(&["key", "vlan_id"])) {
-        (Ok(addr), Ok(vlan)) => Some((addr, vlan)),
-        (Err(error), _) | (_, Err(error)) => {
-            warn!(
-                "the bridge's BTF does not tell where an FDB entry has its address ({error}); netlink alone keeps the table true"
-            );
-            None
-        }
-    }
+/// Where this kernel keeps what the tracepoint programs read.
+fn read_layout() -> Result<KernelLayout, Box<dyn std::error::Error>> {
+    let btf = Btf::load("bridge")?;
+    Ok(KernelLayout {
+        entry_addr: btf.member_offset("net_bridge_fdb_entry", &["key", "addr"])?,
+        entry_vlan: btf.member_offset("net_bridge_fdb_entry", &["key", "vlan_id"])?,
+        bridge_dev: btf.member_offset("net_bridge", &["dev"])?,
+        device_net: btf.member_offset("net_device", &["nd_net", "net"])?,
+        net_inum: btf.member_offset("net", &["ns", "inum"])?,
+        netns: u32::try_from(ipc::namespace_inode()?)?,
+    })
 }
 
 fn require_kernel() -> Result<(), Failure> {
@@ -155,6 +151,12 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tc program {name}")))
+}
+
+fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint, Failure> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tracepoint program {name}")))
 }
 
 /// The XDP program of the object.

@@ -59,8 +59,7 @@ fn a_stopped_daemon_loses_its_lease() -> Result<()> {
     warm(&xbr, one, two)?;
     scene.steady(&xbr, one, two, 200)?;
     xbr.signal(Signal::SIGSTOP)?;
-    // The daemon cannot be asked now. What the bridge itself forwards shows in what it learns: with the lease out, a
-    // station's move behind the daemon's back changes where frames go.
+    // The programs go on counting while the daemon cannot be asked: the reason is read after SIGCONT.
     sleep(Duration::from_secs(2));
     let flow = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 1000, 500)?;
     flow.finish()?.exact()?;

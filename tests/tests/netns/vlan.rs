@@ -88,7 +88,8 @@ fn probes(scene: &Scene) -> Vec<Probe> {
     for (from, sender) in scene.guests.iter().enumerate() {
         for to in scene.guests.iter().map(|guest| guest.mac).chain([BROADCAST]) {
             for stack in &stacks {
-                for length in [46, 200] {
+                // What becomes of an inner tag depends on the frame's length as well.
+                for length in [46, 200].into_iter().take(stack.len().max(1)) {
                     let mut frame = Frame::new(sender.mac, to).payload_len(length);
                     frame.tags.clone_from(stack);
                     probes.push(Probe { from, frame });
