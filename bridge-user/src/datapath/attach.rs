@@ -215,7 +215,11 @@ impl Attachments {
         }
         if let Some(found) = ethtool::rx_vlan(name).ok().flatten().filter(|found| found.ctag || found.stag) {
             // Recorded first: a crash in between costs no more than turning on what is on.
-            self.record(ifindex, name, Change::RxVlanOffloadOff);
+            for (on, change) in offloads(found) {
+                if on {
+                    self.record(ifindex, name, change);
+                }
+            }
             hooked.rx_vlan_found = Some(found);
             if let Err(error) = ethtool::set_rx_vlan(name, RxVlan { ctag: false, stag: false }) {
                 warn!("{name}: rx-vlan-offload cannot be turned off: {error}");
@@ -270,7 +274,9 @@ impl Attachments {
         {
             warn!("{}: cannot turn rx-vlan-offload on again: {error}", hooked.name);
         }
-        self.undo.forget(ifindex, Change::RxVlanOffloadOff);
+        for (_, change) in offloads(found) {
+            self.undo.forget(ifindex, change);
+        }
     }
 }
 
@@ -289,12 +295,24 @@ pub(super) fn revert(ifindex: IfIndex, name: &str, change: Change) -> bool {
         Change::ClsactAdded => clsact::remove_leftovers(ifindex)
             .and_then(|()| clsact::remove_if_empty(ifindex))
             .map_err(|error| error.to_string()),
-        Change::RxVlanOffloadOff => ethtool::set_rx_vlan_offload(name, true).map_err(|error| error.to_string()),
+        Change::RxVlanOffloadOff => turn_on(name, |found| found.ctag = true),
+        Change::RxVlanStagOff => turn_on(name, |found| found.stag = true),
     };
     if let Err(error) = &result {
         warn!("{name}: cannot put back {change:?}: {error}");
     }
     result.is_ok()
+}
+
+/// The two halves of rx-vlan-offload and the records of their being turned off.
+fn offloads(found: RxVlan) -> [(bool, Change); 2] {
+    [(found.ctag, Change::RxVlanOffloadOff), (found.stag, Change::RxVlanStagOff)]
+}
+
+fn turn_on(name: &str, which: impl FnOnce(&mut RxVlan)) -> Result<(), String> {
+    let Some(mut wanted) = ethtool::rx_vlan(name).map_err(|error| error.to_string())? else { return Ok(()) };
+    which(&mut wanted);
+    ethtool::set_rx_vlan(name, wanted).map_err(|error| error.to_string())
 }
 
 fn vanished(ifindex: IfIndex, name: &str) -> bool {

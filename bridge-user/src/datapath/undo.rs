@@ -49,6 +49,8 @@ pub enum Change {
     ClsactAdded,
     /// rx-vlan-offload was on, and we turned it off.
     RxVlanOffloadOff,
+    /// We turned `rx-vlan-stag-hw-parse` off (the same for 802.1ad tags).
+    RxVlanStagOff,
 }
 
 /// The content of a file.

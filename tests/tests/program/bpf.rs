@@ -33,7 +33,7 @@ pub(crate) mod skb {
     pub(crate) const GSO_SIZE: usize = 44;
 }
 
-/// `struct xdp_md` in words of 32 bits: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+/// `struct xdp_md` in words of 32 bits.
 pub(crate) const XDP_WORDS: usize = 6;
 
 /// What `bpf_attr.test` holds.
@@ -117,7 +117,8 @@ impl Prologue {
     pub(crate) fn load(next: BorrowedFd<'_>) -> Result<Self> {
         let map = owned(bpf(MAP_CREATE, &mut [MAP_TYPE_PROG_ARRAY, 4, 4, 1]).context("create a program array")?)?;
         let (key, value) = (0_u32, next.as_raw_fd().cast_unsigned());
-        let mut update = [u64::from(map.as_raw_fd().cast_unsigned()), address(&raw const key), address(&raw const value)];
+        let mut update =
+            [u64::from(map.as_raw_fd().cast_unsigned()), address(&raw const key), address(&raw const value)];
         bpf(MAP_UPDATE_ELEM, &mut update).context("fill the program array")?;
         let instructions = instructions(map.as_raw_fd());
         let licence = c"GPL";

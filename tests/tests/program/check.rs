@@ -55,7 +55,7 @@ pub(crate) fn tc_only(name: impl Into<String>, world: World, wire: &[u8], vid: u
 
 impl Row {
     /// From a device that xbr does not know.
-    pub(crate) fn from_stranger(self) -> Self {
+    pub(crate) fn at_stranger(self) -> Self {
         Self { slot: None, ..self }
     }
 
@@ -124,6 +124,9 @@ pub(crate) fn differs(want: &Outcome, got: &Outcome) -> String {
 
 /// A packet for the eye.
 pub(crate) fn bytes(packet: &[u8]) -> String {
-    let hex: String = packet.iter().take(24).map(|byte| format!("{byte:02x}")).collect();
-    format!("{} ({hex}…)", describe(packet))
+    let mut text = format!("{} (", describe(packet));
+    for byte in packet.iter().take(24) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text + "…)"
 }

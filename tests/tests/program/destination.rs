@@ -21,31 +21,44 @@ pub(crate) const TESTS: &[Test] = &[("destination_table", table), ("destination_
 
 fn table(bench: &mut Bench) -> Result<()> {
     let frame = plain(&[]);
-    let tagged = plain(&[Tag::q(TAGGED)]);
-    let target_at = |slot: u16| World::unaware().entry(TARGET, |row| row.slot = slot);
-    let target_is = |flags: u16| World::unaware().entry(TARGET, |row| row.flags |= flags);
-    let target_in = |state: State| World::unaware().entry(TARGET, |row| row.state = state);
-    let isolated = |slots: &[u16]| slots.iter().fold(World::unaware(), |world, slot| world.flag(*slot, port_flags::ISOLATED));
+    let with_tag = plain(&[Tag::q(TAGGED)]);
+    let behind = |slot: u16| World::unaware().entry(TARGET, |row| row.slot = slot);
+    let flagged = |flags: u16| World::unaware().entry(TARGET, |row| row.flags |= flags);
+    let stated = |state: State| World::unaware().entry(TARGET, |row| row.state = state);
+    let isolated =
+        |slots: &[u16]| slots.iter().fold(World::unaware(), |world, slot| world.flag(*slot, port_flags::ISOLATED));
     let rows = [
         slow("unknown", World::unaware().forget(TARGET), &frame, Some(0), Reason::DestinationUnknown),
-        slow("stale generation", target_in(State::Stale), &frame, Some(0), Reason::DestinationUnknown),
-        slow("element of another key", target_in(State::ForeignKey), &frame, Some(0), Reason::DestinationUnknown),
+        slow("stale generation", stated(State::Stale), &frame, Some(0), Reason::DestinationUnknown),
+        slow("element of another key", stated(State::ForeignKey), &frame, Some(0), Reason::DestinationUnknown),
         slow(
             "known in another VLAN only",
             World::aware().with(|world| world.fdb.retain(|(_, mac), row| *mac != TARGET || row.vid == PVID)),
-            &tagged,
+            &with_tag,
             Some(TAGGED),
             Reason::DestinationUnknown,
         ),
-        slow("local", target_is(fdb_flags::LOCAL), &frame, Some(0), Reason::Local),
-        slow("local, tagged", World::aware().entry(TARGET, |row| row.flags = fdb_flags::LOCAL), &tagged, Some(TAGGED), Reason::Local),
-        slow("opaque", target_is(fdb_flags::OPAQUE), &frame, Some(0), Reason::DestinationFeature),
-        fast("static", target_is(fdb_flags::STATIC), &frame, 0, Edit::Keep),
-        fast("sticky", target_is(fdb_flags::STICKY), &frame, 0, Edit::Keep),
-        fast("the last slot", target_at(ELSEWHERE), &frame, 0, Edit::Keep),
-        slow("same port", target_at(HERE), &frame, Some(0), Reason::SamePort),
-        slow("slot beyond the table", target_at(2000), &frame, Some(0), Reason::Inconsistent),
-        slow("empty slot", World::unaware().port(THERE, |port| *port = Port::EMPTY), &frame, Some(0), Reason::EgressPort),
+        slow("local", flagged(fdb_flags::LOCAL), &frame, Some(0), Reason::Local),
+        slow(
+            "local, tagged",
+            World::aware().entry(TARGET, |row| row.flags = fdb_flags::LOCAL),
+            &with_tag,
+            Some(TAGGED),
+            Reason::Local,
+        ),
+        slow("opaque", flagged(fdb_flags::OPAQUE), &frame, Some(0), Reason::DestinationFeature),
+        fast("static", flagged(fdb_flags::STATIC), &frame, 0, Edit::Keep),
+        fast("sticky", flagged(fdb_flags::STICKY), &frame, 0, Edit::Keep),
+        fast("the last slot", behind(ELSEWHERE), &frame, 0, Edit::Keep),
+        slow("same port", behind(HERE), &frame, Some(0), Reason::SamePort),
+        slow("slot beyond the table", behind(2000), &frame, Some(0), Reason::Inconsistent),
+        slow(
+            "empty slot",
+            World::unaware().port(THERE, |port| *port = Port::EMPTY),
+            &frame,
+            Some(0),
+            Reason::EgressPort,
+        ),
         slow("egress off", World::unaware().unflag(THERE, port_flags::EGRESS), &frame, Some(0), Reason::EgressPort),
         tc_only("egress not for XDP", World::unaware().unflag(THERE, port_flags::EGRESS_XDP), &frame, 0, Edit::Keep),
         tc_only(
@@ -55,22 +68,34 @@ fn table(bench: &mut Bench) -> Result<()> {
             UNTAGGED,
             Edit::Pop,
         ),
-        fast("ingress of the egress port is not asked", World::unaware().unflag(THERE, port_flags::INGRESS), &frame, 0, Edit::Keep),
+        fast(
+            "ingress of the egress port is not asked",
+            World::unaware().unflag(THERE, port_flags::INGRESS),
+            &frame,
+            0,
+            Edit::Keep,
+        ),
         slow("both isolated", isolated(&[HERE, THERE]), &frame, Some(0), Reason::Isolated),
         fast("only the ingress isolated", isolated(&[HERE]), &frame, 0, Edit::Keep),
         fast("only the egress isolated", isolated(&[THERE]), &frame, 0, Edit::Keep),
         slow(
             "not a member",
             World::aware().port(THERE, |port| set_bit(&mut port.member, TAGGED, false)),
-            &tagged,
+            &with_tag,
             Some(TAGGED),
             Reason::EgressVlan,
         ),
-        slow("a port of another bridge", World::unaware().port(THERE, |port| port.fid_base = 9), &frame, Some(0), Reason::Inconsistent),
+        slow(
+            "a port of another bridge",
+            World::unaware().port(THERE, |port| port.fid_base = 9),
+            &frame,
+            Some(0),
+            Reason::Inconsistent,
+        ),
         slow(
             "a port of another VLAN-aware bridge",
             World::aware().port(THERE, |port| port.fid_base += 4096),
-            &tagged,
+            &with_tag,
             Some(TAGGED),
             Reason::Inconsistent,
         ),
@@ -84,7 +109,7 @@ fn table(bench: &mut Bench) -> Result<()> {
         slow(
             "from VLAN-aware to VLAN-unaware",
             World::aware().unflag(THERE, port_flags::VLAN_AWARE),
-            &tagged,
+            &with_tag,
             Some(TAGGED),
             Reason::Inconsistent,
         ),
@@ -120,7 +145,13 @@ fn mtu(bench: &mut Bench) -> Result<()> {
         slow("push, mtu + 19", pushes(), &sized(&[], 119), Some(PVID), Reason::Mtu),
         fast("a super-frame", unaware(), &sized(&[], 1500), 0, Edit::Keep).gso(),
         fast("a super-frame, push", pushes(), &sized(&[], 1500), PVID, push).gso(),
-        fast("the ingress port's MTU is not asked", World::unaware().port(HERE, |port| port.max_len = 20), &sized(&[], 500), 0, Edit::Keep),
+        fast(
+            "the ingress port's MTU is not asked",
+            World::unaware().port(HERE, |port| port.max_len = 20),
+            &sized(&[], 500),
+            0,
+            Edit::Keep,
+        ),
     ];
     check(bench, &rows)
 }

@@ -80,11 +80,8 @@ fn ipv6_packet(next_header: u8, first: u8) -> Vec<u8> {
 
 /// A UDP datagram over IPv4 or IPv6.
 pub(crate) fn udp(tags: &[Tag], ethertype: u16, checksum: Checksum) -> Vec<u8> {
-    let (mut packet, header, addresses) = if ethertype == ETH_P_IP {
-        (ipv4_packet(UDP, 5), 20, 12..20)
-    } else {
-        (ipv6_packet(UDP, 1), 40, 8..40)
-    };
+    let (mut packet, header, addresses) =
+        if ethertype == ETH_P_IP { (ipv4_packet(UDP, 5), 20, 12..20) } else { (ipv6_packet(UDP, 1), 40, 8..40) };
     packet[header + 4..header + 6].copy_from_slice(&60_u16.to_be_bytes());
     let partial = pseudo_header_sum(&packet[addresses], &[0, 60]);
     let check = match checksum {

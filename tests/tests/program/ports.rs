@@ -52,14 +52,20 @@ fn ingress(bench: &mut Bench) -> Result<()> {
     let broadcast = between(SENDER, Mac::new(BROADCAST), &[], ETHERTYPE_LAB, payload(46));
     let mut rows = vec![
         fast("plain", World::unaware(), &frame, 0, Edit::Keep),
-        slow("unknown port", World::unaware(), &frame, None, Reason::UnknownPort).from_stranger(),
-        slow("unknown port without a lease", lease(0), &frame, None, Reason::UnknownPort).from_stranger(),
+        slow("unknown port", World::unaware(), &frame, None, Reason::UnknownPort).at_stranger(),
+        slow("unknown port without a lease", lease(0), &frame, None, Reason::UnknownPort).at_stranger(),
         slow("no lease", lease(0), &frame, None, Reason::Suspended),
         slow("lease expired long ago", lease(1), &frame, None, Reason::Suspended),
         slow("empty slot", World::unaware().port(HERE, |port| *port = Port::EMPTY), &frame, None, Reason::UnknownPort),
         slow("slow for a reason that is none", slow_port(63), &frame, None, Reason::Inconsistent),
         slow("slow for a number beyond a byte", slow_port(255), &frame, None, Reason::Inconsistent),
-        slow("a slow port looks at no address", slow_port(Reason::Netfilter as u32), &broadcast, None, Reason::Netfilter),
+        slow(
+            "a slow port looks at no address",
+            slow_port(Reason::Netfilter as u32),
+            &broadcast,
+            None,
+            Reason::Netfilter,
+        ),
         slow(
             "slow port without a lease",
             slow_port(Reason::Netfilter as u32).with(|world| world.lease = 0),
@@ -67,7 +73,13 @@ fn ingress(bench: &mut Bench) -> Result<()> {
             None,
             Reason::Suspended,
         ),
-        fast("egress of the ingress port is not asked", World::unaware().unflag(HERE, port_flags::EGRESS), &frame, 0, Edit::Keep),
+        fast(
+            "egress of the ingress port is not asked",
+            World::unaware().unflag(HERE, port_flags::EGRESS),
+            &frame,
+            0,
+            Edit::Keep,
+        ),
     ];
     rows.extend(SLOW.map(|reason| -> Row {
         slow(format!("slow port: {}", reason.name()), slow_port(reason as u32), &frame, None, reason)

@@ -56,9 +56,12 @@ fn addresses(bench: &mut Bench) -> Result<()> {
     check(bench, &rows)
 }
 
+/// Makes a row of name, tables, frame and VLAN.
+type MakeRow = fn(String, World, &[u8], u16) -> Row;
+
 fn ethertypes(bench: &mut Bench) -> Result<()> {
     let mut rows = Vec::new();
-    let mut both = |name: &str, ethertype: u16, row: &dyn Fn(String, World, &[u8], u16) -> Row| {
+    let mut both = |name: &str, ethertype: u16, row: MakeRow| {
         rows.push(row(name.to_owned(), World::unaware(), &frame(&[], ethertype, payload(60)), 0));
         let tagged = frame(&[Tag::q(TAGGED)], ethertype, payload(60));
         rows.push(row(format!("{name}, tagged"), World::aware(), &tagged, TAGGED));
@@ -73,10 +76,10 @@ fn ethertypes(bench: &mut Bench) -> Result<()> {
         ("slow protocols", 0x8809),
         ("PTP", 0x88f7),
     ] {
-        both(name, ethertype, &|name, world, wire, _| slow(name, world, wire, None, Reason::ControlProtocol));
+        both(name, ethertype, |name, world, wire, _| slow(name, world, wire, None, Reason::ControlProtocol));
     }
     for (name, length) in [("LLC of 0", 0), ("LLC", 38), ("LLC of 1500", 1500), ("the last length", 0x05ff)] {
-        both(name, length, &|name, world, wire, _| slow(name, world, wire, None, Reason::Llc));
+        both(name, length, |name, world, wire, _| slow(name, world, wire, None, Reason::Llc));
     }
     for (name, ethertype) in [
         ("the first EtherType", 0x0600),
@@ -86,7 +89,7 @@ fn ethertypes(bench: &mut Bench) -> Result<()> {
         ("MACsec", 0x88e5),
         ("the last EtherType", 0xffff),
     ] {
-        both(name, ethertype, &|name, world, wire, vid| fast(name, world, wire, vid, Edit::Keep));
+        both(name, ethertype, |name, world, wire, vid| fast(name, world, wire, vid, Edit::Keep));
     }
     check(bench, &rows)
 }
@@ -97,7 +100,13 @@ fn neighbour_discovery(bench: &mut Bench) -> Result<()> {
     for kind in 133..=137 {
         let name = format!("ICMPv6 type {kind}");
         rows.push(slow(&name, World::unaware(), &ipv6(&[], ICMPV6, kind), None, Reason::NeighbourDiscovery));
-        rows.push(slow(format!("{name}, tagged"), World::aware(), &ipv6(tag, ICMPV6, kind), None, Reason::NeighbourDiscovery));
+        rows.push(slow(
+            format!("{name}, tagged"),
+            World::aware(),
+            &ipv6(tag, ICMPV6, kind),
+            None,
+            Reason::NeighbourDiscovery,
+        ));
     }
     for kind in [0, 1, 128, 129, 132, 138, 255] {
         let name = format!("ICMPv6 type {kind}");
@@ -108,7 +117,13 @@ fn neighbour_discovery(bench: &mut Bench) -> Result<()> {
     rows.push(tc_only("TCP with 135 in its place", World::unaware(), &ipv6(&[], TCP, 135), 0, Edit::Keep));
     rows.push(fast("IPv4 with protocol 58", World::unaware(), &ipv4(&[], ICMPV6, 5), 0, Edit::Keep));
     // On a VLAN-unaware bridge the outer tag is transparent, and what is behind it is looked at all the same.
-    rows.push(slow("behind a transparent tag", World::unaware(), &ipv6(tag, ICMPV6, 135), None, Reason::NeighbourDiscovery));
+    rows.push(slow(
+        "behind a transparent tag",
+        World::unaware(),
+        &ipv6(tag, ICMPV6, 135),
+        None,
+        Reason::NeighbourDiscovery,
+    ));
     // Two tags hide it, from the bridge (which looks behind none) as well.
     let two = &[Tag::q(TAGGED), Tag::q(7)][..];
     rows.push(fast("behind two tags", World::aware(), &ipv6(two, ICMPV6, 135), TAGGED, Edit::Keep));

@@ -1,6 +1,9 @@
 //! Random frames through both programs and through the decision on the host, with the same random tables.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bridge_common::{
@@ -28,7 +31,7 @@ const FRAMES_PER_WORLD: u32 = 40;
 const PORTS: [u16; 4] = [HERE, THERE, ELSEWHERE, GONE];
 const VIDS: [u16; 6] = [PVID, TAGGED, UNTAGGED, 1, 40, 4094];
 
-/// SplitMix64.
+/// Random numbers: the generator `SplitMix64`.
 struct Dice(u64);
 
 impl Dice {
@@ -92,21 +95,22 @@ fn random_world(dice: &mut Dice) -> World {
             }
         }
         port.slow_reason = u32::try_from(dice.below(70)).expect("small");
-        port.max_len = u32::try_from(dice.pick(&[60, 100, 114, 118, 1518, 1518, 1518])).unwrap_or(1518);
-        port.tpid = if dice.percent(2) { dice.pick(&[0, 0x9100]) } else { tpid };
+        port.max_len = u32::try_from(dice.pick(&[100, 114, 118, 1518, 1518, 1518, 1518, 1518, 1518])).unwrap_or(1518);
+        // The bridge has one protocol of two; the kernel's helper takes any other for 802.1Q.
+        port.tpid = if dice.percent(2) { ETH_P_8021Q ^ ETH_P_8021AD ^ tpid } else { tpid };
         port.pvid = dice.pick(&[0, PVID, PVID, PVID, TAGGED]);
         port.refresh_interval = if dice.percent(10) { 0 } else { port.refresh_interval };
         if dice.percent(2) {
             port.fid_base = port.fid_base.wrapping_add(VLANS);
         }
         for vid in VIDS {
-            set_bit(&mut port.member, vid, dice.percent(85));
+            set_bit(&mut port.member, vid, dice.percent(92));
             set_bit(&mut port.untagged, vid, dice.percent(50));
         }
     }
     for number in 0..6 {
         for vid in if aware { &VIDS[..] } else { &[0][..] } {
-            if dice.percent(10) {
+            if dice.percent(5) {
                 continue;
             }
             let mut flags = 0;
@@ -119,13 +123,16 @@ fn random_world(dice: &mut Dice) -> World {
             let home = PORTS[usize::from(number / 2)];
             let row = Row {
                 vid: *vid,
-                slot: if dice.percent(85) { home } else { dice.pick(&[HERE, THERE, ELSEWHERE, GONE, 3, 1024, u16::MAX]) },
+                slot: if dice.percent(90) {
+                    home
+                } else {
+                    dice.pick(&[HERE, THERE, ELSEWHERE, GONE, 3, 1024, u16::MAX])
+                },
                 flags,
                 refresh_at: if dice.percent(10) { 0 } else { NEVER },
-                state: dice.pick(&[State::Current; 12]),
+                state: if dice.percent(6) { dice.pick(&[State::Stale, State::ForeignKey]) } else { State::Current },
             };
-            let state = if dice.percent(10) { dice.pick(&[State::Stale, State::ForeignKey]) } else { row.state };
-            world.fdb.insert((fid_base + vid, station(number)), Row { state, ..row });
+            world.fdb.insert((fid_base + vid, station(number)), row);
         }
     }
     world
@@ -153,25 +160,29 @@ fn random_frame(dice: &mut Dice) -> Vec<u8> {
             ipv6(&tags, next_header, kind)
         }
         8 => {
-            let ethertype = dice.pick(&[0x0806, 0x8035, 0x888e, 0x88cc, 0x88e3, 0x8902, 0x8809, 0x88f7, 0x0026, 0x0600]);
+            let ethertype =
+                dice.pick(&[0x0806, 0x8035, 0x888e, 0x88cc, 0x88e3, 0x8902, 0x8809, 0x88f7, 0x0026, 0x0600]);
             between(station(0), station(1), &tags, ethertype, payload(60))
         }
         9 => between(station(0), station(1), &tags, dice.number(u16::MAX), payload(60)),
-        _ => between(station(0), station(1), &tags, ETHERTYPE_LAB, payload(dice.pick(&[46, 99, 100, 101, 104, 105, 1400]))),
+        _ => between(
+            station(0),
+            station(1),
+            &tags,
+            ETHERTYPE_LAB,
+            payload(dice.pick(&[46, 99, 100, 101, 104, 105, 1400])),
+        ),
     };
-    let group: [[u8; 6]; 3] = [[0xff; 6], [1, 0x80, 0xc2, 0, 0, 0], [0; 6]];
-    let mut address = |odd: usize, numbers: usize, at: usize| {
-        let mac = if dice.percent(odd) {
-            dice.pick(&group)
-        } else {
-            station(u8::try_from(dice.below(numbers)).expect("few stations")).bytes()
+    // Mostly from those that are at home at the first port to those that are not.
+    for (at, likely) in [(0, 2), (6, 0)] {
+        let mac = match dice.below(100) {
+            0..4 => dice.pick(&[[0xff; 6], [1, 0x80, 0xc2, 0, 0, 0], [0; 6]]),
+            4..15 => station(dice.pick(&[0, 1, 2, 3, 4, 5, 6])).bytes(),
+            _ => station(likely + dice.pick(&[0, 1])).bytes(),
         };
         wire[at..at + 6].copy_from_slice(&mac);
-    };
-    address(5, 7, 0);
-    // Mostly those that are at home at the first port.
-    address(4, 3, 6);
-    if dice.percent(15) {
+    }
+    if dice.percent(8) {
         wire.truncate(14 + dice.below(wire.len() - 13));
     }
     if dice.percent(5) {
@@ -191,7 +202,7 @@ fn as_on_the_host(bench: &mut Bench) -> Result<()> {
         for _ in 0..FRAMES_PER_WORLD {
             let wire = random_frame(&mut dice);
             let gso = dice.percent(10);
-            let slot = dice.pick(&[Some(HERE), Some(HERE), Some(HERE), Some(HERE), Some(THERE), Some(ELSEWHERE), None]);
+            let slot = if dice.percent(90) { Some(HERE) } else { dice.pick(&[Some(THERE), Some(ELSEWHERE), None]) };
             let ifindex = slot.map_or(bench.stranger, |slot| bench.device(slot));
             let arrival = Arrival { wire: &wire, ifindex, gso, untouched: false };
             let what = || format!("XBR_SEED={seed}, world {number}, from slot {slot:?}, gso {gso}: {}", bytes(&wire));
@@ -214,14 +225,16 @@ fn as_on_the_host(bench: &mut Bench) -> Result<()> {
         }
     }
     println!("random_frames_as_on_the_host: {tally:?}");
-    ensure!(tally.fast_tc > 100 && tally.fast_xdp > 50 && tally.slow > 500, "too few of a kind: {tally:?}");
+    ensure!(tally.fast_tc > 100 && tally.fast_xdp > 30 && tally.slow > 500, "too few of a kind: {tally:?}");
     Ok(())
 }
 
 /// Makes the tables what the tc program has made of them.
 fn note(world: &mut World, slot: Option<u16>, wire: &[u8], gso: bool, outcome: &Outcome) {
-    let reason = outcome.counts.keys().find_map(|cell| if let Cell::Port(_, reason) = cell { Some(*reason) } else { None });
-    let (Some(slot), Some(Reason::Refresh | Reason::SourceMoved), Some(frame)) = (slot, reason, Frame::parse(wire)) else {
+    let reason =
+        outcome.counts.keys().find_map(|cell| if let Cell::Port(_, reason) = cell { Some(*reason) } else { None });
+    let (Some(slot), Some(Reason::Refresh | Reason::SourceMoved), Some(frame)) = (slot, reason, Frame::parse(wire))
+    else {
         return;
     };
     let decision = decide(world, slot, &Frame { gso, ..frame });
@@ -240,6 +253,7 @@ struct Tally {
     slow: u32,
     left_by_xdp: u32,
     other: u32,
+    reasons: BTreeMap<&'static str, u32>,
     /// By `BPF_PROG_TEST_RUN` itself.
     refused: u32,
 }
@@ -254,5 +268,10 @@ impl Tally {
             _ => &mut self.other,
         };
         *field += 1;
+        for cell in outcome.counts.keys() {
+            if let Cell::Port(_, reason) = cell {
+                *self.reasons.entry(reason.name()).or_default() += 1;
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The source check: a frame is fast only if the bridge would learn nothing from it.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Result, ensure};
 use bridge_common::{
     decide::Edit,
@@ -19,6 +21,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("source_table", table),
     ("source_refresh_takes_one_frame", refresh_takes_one_frame),
+    ("source_refresh_comes_again", refresh_comes_again),
     ("source_move_cancels_the_entry", move_cancels_the_entry),
 ];
 
@@ -45,8 +48,20 @@ fn table(bench: &mut Bench) -> Result<()> {
         ),
         slow("moved", moved(World::unaware()), &frame, Some(0), Reason::SourceMoved),
         slow("moved, refresh due", due(moved(World::unaware())), &frame, Some(0), Reason::SourceMoved),
-        slow("static moves, too", flagged(moved(World::unaware()), fdb_flags::STATIC), &frame, Some(0), Reason::SourceMoved),
-        slow("sticky elsewhere", flagged(moved(World::unaware()), fdb_flags::STICKY), &frame, Some(0), Reason::SourceFixed),
+        slow(
+            "static moves, too",
+            flagged(moved(World::unaware()), fdb_flags::STATIC),
+            &frame,
+            Some(0),
+            Reason::SourceMoved,
+        ),
+        slow(
+            "sticky elsewhere",
+            flagged(moved(World::unaware()), fdb_flags::STICKY),
+            &frame,
+            Some(0),
+            Reason::SourceFixed,
+        ),
         fast("sticky here", flagged(World::unaware(), fdb_flags::STICKY), &frame, 0, Edit::Keep),
         slow("the bridge's own", flagged(World::unaware(), fdb_flags::LOCAL), &frame, Some(0), Reason::SourceFixed),
         slow("opaque", flagged(World::unaware(), fdb_flags::OPAQUE), &frame, Some(0), Reason::SourceFixed),
@@ -67,7 +82,13 @@ fn table(bench: &mut Bench) -> Result<()> {
         fast("no learning, refresh due", due(no_learning()), &frame, 0, Edit::Keep),
         slow("refresh due", due(World::unaware()), &frame, Some(0), Reason::Refresh),
         slow("refresh due, tagged", due(World::aware()), &tagged, Some(TAGGED), Reason::Refresh),
-        slow("refresh before an unknown destination", due(World::unaware()).forget(TARGET), &frame, Some(0), Reason::Refresh),
+        slow(
+            "refresh before an unknown destination",
+            due(World::unaware()).forget(TARGET),
+            &frame,
+            Some(0),
+            Reason::Refresh,
+        ),
         fast("static needs no refresh", flagged(due(World::unaware()), fdb_flags::STATIC), &frame, 0, Edit::Keep),
         fast(
             "no refresh at all",
@@ -76,14 +97,21 @@ fn table(bench: &mut Bench) -> Result<()> {
             0,
             Edit::Keep,
         ),
-        fast("the destination's refresh is not asked", World::unaware().entry(TARGET, |row| row.refresh_at = 0), &frame, 0, Edit::Keep),
+        fast(
+            "the destination's refresh is not asked",
+            World::unaware().entry(TARGET, |row| row.refresh_at = 0),
+            &frame,
+            0,
+            Edit::Keep,
+        ),
     ];
     check(bench, &rows)
 }
 
 /// Verdict and the one reason that was counted.
 fn reason(outcome: &Outcome) -> (u32, Option<Reason>) {
-    let reason = outcome.counts.keys().find_map(|cell| if let Cell::Port(_, reason) = cell { Some(*reason) } else { None });
+    let reason =
+        outcome.counts.keys().find_map(|cell| if let Cell::Port(_, reason) = cell { Some(*reason) } else { None });
     (outcome.verdict, reason)
 }
 
@@ -108,12 +136,31 @@ fn refresh_takes_one_frame(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+fn refresh_comes_again(bench: &mut Bench) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_millis(200);
+    let wire = plain(&[]);
+    let arrival = Arrival { wire: &wire, ifindex: bench.device(HERE), gso: false, untouched: false };
+    let interval = u64::try_from(INTERVAL.as_nanos())?;
+    let world = World::unaware().port(HERE, |port| port.refresh_interval = interval);
+    bench.install(&world.entry(SENDER, |row| row.refresh_at = 0))?;
+    for round in 0..3 {
+        let due = reason(&bench.tc_once(arrival, None)??);
+        ensure!(due == (TC_PASS, Some(Reason::Refresh)), "round {round}, the frame that is due: {due:?}");
+        thread::sleep(INTERVAL / 10);
+        let next = reason(&bench.tc_once(arrival, None)??);
+        ensure!(next == FAST, "round {round}, after a tenth of the interval: {next:?}");
+        thread::sleep(INTERVAL);
+    }
+    Ok(())
+}
+
 fn move_cancels_the_entry(bench: &mut Bench) -> Result<()> {
     let wire = plain(&[Tag::q(TAGGED)]);
     let to_sender = between(TARGET, SENDER, &[Tag::q(TAGGED)], ETHERTYPE_LAB, payload(46));
     // The sender is known at the third port, and shows up here.
     bench.install(&World::aware().entry(SENDER, |row| row.slot = ELSEWHERE))?;
-    let at = |bench: &Bench, slot: u16| Arrival { wire: &wire, ifindex: bench.device(slot), gso: false, untouched: false };
+    let at =
+        |bench: &Bench, slot: u16| Arrival { wire: &wire, ifindex: bench.device(slot), gso: false, untouched: false };
     let back = |bench: &Bench| Arrival { wire: &to_sender, ..at(bench, THERE) };
     let before = bench.tables.generations();
 

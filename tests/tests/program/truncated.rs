@@ -1,7 +1,10 @@
 //! Frames cut at every length.
 
 use anyhow::{Result, bail, ensure};
-use bridge_common::{frame::ETH_P_IP, maps::{port_flags, set_bit}};
+use bridge_common::{
+    frame::ETH_P_IP,
+    maps::{port_flags, set_bit},
+};
 use xbr_tests::frame::Tag;
 
 use crate::{

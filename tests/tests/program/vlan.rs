@@ -48,8 +48,20 @@ fn classification(bench: &mut Bench) -> Result<()> {
         slow("untagged without a PVID", no_pvid(), &untagged, None, Reason::NoPvid),
         slow("priority tag without a PVID", no_pvid(), &priority, None, Reason::NoPvid),
         fast("tagged without a PVID", no_pvid(), &plain(&[Tag::q(TAGGED)]), TAGGED, Edit::Keep),
-        slow("PVID whose VLAN is gone", here(|port| set_bit(&mut port.member, PVID, false)), &untagged, None, Reason::IngressVlan),
-        slow("priority tag, VLAN gone", here(|port| set_bit(&mut port.member, PVID, false)), &priority, None, Reason::IngressVlan),
+        slow(
+            "PVID whose VLAN is gone",
+            here(|port| set_bit(&mut port.member, PVID, false)),
+            &untagged,
+            None,
+            Reason::IngressVlan,
+        ),
+        slow(
+            "priority tag, VLAN gone",
+            here(|port| set_bit(&mut port.member, PVID, false)),
+            &priority,
+            None,
+            Reason::IngressVlan,
+        ),
         slow("not a member", World::aware(), &plain(&[Tag::q(40)]), None, Reason::IngressVlan),
         slow("VLAN 4095", World::aware(), &plain(&[Tag::q(4095)]), None, Reason::IngressVlan),
         slow(
@@ -63,7 +75,8 @@ fn classification(bench: &mut Bench) -> Result<()> {
         slow("the other protocol, VLAN 0", World::aware(), &plain(&[Tag::ad(0)]), None, Reason::TagProtocol),
         slow("the other protocol, 802.1ad", World::aware_ad(), &plain(&[Tag::q(TAGGED)]), None, Reason::TagProtocol),
         slow("tag in the bytes", World::aware(), &plain(&[Tag::q(TAGGED)]), None, Reason::TagPlacement).untouched(),
-        slow("802.1ad tag in the bytes", World::unaware(), &plain(&[Tag::ad(7)]), None, Reason::TagPlacement).untouched(),
+        slow("802.1ad tag in the bytes", World::unaware(), &plain(&[Tag::ad(7)]), None, Reason::TagPlacement)
+            .untouched(),
         fast("VLAN-unaware, untagged", World::unaware(), &untagged, 0, Edit::Keep),
         fast("VLAN-unaware, priority tag", World::unaware(), &priority, 0, Edit::Keep),
         fast("VLAN-unaware, 802.1Q", World::unaware(), &plain(&[Tag::q(4095).pcp(7)]), 0, Edit::Keep),
@@ -117,13 +130,14 @@ fn tags(bench: &mut Bench) -> Result<()> {
         ),
         fast(
             "the VLAN with the highest number",
-            World::aware().with(|world| {
-                for port in world.ports.values_mut() {
-                    set_bit(&mut port.member, 4094, true);
-                }
-            })
-            .station(4094, crate::world::SENDER, HERE)
-            .station(4094, crate::world::TARGET, THERE),
+            World::aware()
+                .with(|world| {
+                    for port in world.ports.values_mut() {
+                        set_bit(&mut port.member, 4094, true);
+                    }
+                })
+                .station(4094, crate::world::SENDER, HERE)
+                .station(4094, crate::world::TARGET, THERE),
             &plain(&[Tag::q(4094)]),
             4094,
             Edit::Keep,
@@ -143,7 +157,13 @@ fn tags_of_two(bench: &mut Bench) -> Result<()> {
         fast("VLAN-unaware", World::unaware(), &plain(&[Tag::ad(5), inner]), 0, Edit::Keep),
         fast("to tagged", World::aware(), &plain(&[Tag::q(TAGGED), inner]), TAGGED, Edit::Keep),
         fast("to untagged", World::aware(), &plain(&popped), UNTAGGED, Edit::Pop),
-        fast("to untagged, inner 802.1ad", World::aware(), &plain(&[Tag::q(UNTAGGED), Tag::ad(7)]), UNTAGGED, Edit::Pop),
+        fast(
+            "to untagged, inner 802.1ad",
+            World::aware(),
+            &plain(&[Tag::q(UNTAGGED), Tag::ad(7)]),
+            UNTAGGED,
+            Edit::Pop,
+        ),
         fast("802.1ad to untagged", World::aware_ad(), &plain(&[Tag::ad(UNTAGGED), inner]), UNTAGGED, Edit::Pop),
         fast("three tags to untagged", World::aware(), &plain(&[Tag::q(UNTAGGED), inner, inner]), UNTAGGED, Edit::Pop),
         fast("priority tag to untagged", World::aware(), &plain(&retagged), PVID, Edit::Pop),

@@ -59,7 +59,13 @@ fn hand_over(bench: &mut Bench) -> Result<()> {
     let cut = udp(&[], ETH_P_IP, Checksum::Whole);
     rows.push(fast("veth: UDP header complete", on_veth(false), &cut[..42], 0, Edit::Keep));
     rows.push(tc_only("veth: UDP header cut", on_veth(false), &cut[..41], 0, Edit::Keep));
-    rows.push(fast("veth: only the ingress is asked", World::unaware().flag(THERE, port_flags::VIRTUAL_XDP), &udp(&[], ETH_P_IP, Checksum::Unfinished), 0, Edit::Keep));
+    rows.push(fast(
+        "veth: only the ingress is asked",
+        World::unaware().flag(THERE, port_flags::VIRTUAL_XDP),
+        &udp(&[], ETH_P_IP, Checksum::Unfinished),
+        0,
+        Edit::Keep,
+    ));
     check(bench, &rows)
 }
 
@@ -73,9 +79,7 @@ fn headroom(bench: &mut Bench) -> Result<()> {
     let popped = plain(&[Tag::q(UNTAGGED)]);
     bench.install(&pushes)?;
     for taken in [0, 4, 32, ROOM - 4, ROOM] {
-        for (wire, edit, fits) in
-            [(&untagged, push, taken + 4 <= ROOM), (&popped, Edit::Pop, true)]
-        {
+        for (wire, edit, fits) in [(&untagged, push, taken + 4 <= ROOM), (&popped, Edit::Pop, true)] {
             let arrival = Arrival { wire, ifindex: bench.device(HERE), gso: false, untouched: false };
             let outcome = match bench.xdp_in(arrival, taken, wire.len())? {
                 Ok(outcome) => outcome,
