@@ -142,21 +142,20 @@ impl Prologue {
         test_run(self.as_fd(), data, &context, 1)
     }
 
-    /// The same, and the tag that is in metadata afterwards. The verdict is not the program's.
+    /// The same, for the tag that is in metadata afterwards.
     pub(crate) fn run_and_look(
         &self,
         data: &[u8],
         tag: Option<Tag>,
         mut context: [u32; SKB_WORDS],
-    ) -> io::Result<(Ran<SKB_WORDS>, Option<Tag>)> {
+    ) -> io::Result<Option<Tag>> {
         prepare(&mut context, tag);
         let ran = test_run(self.as_fd(), data, &context, 2)?;
         let half = |word: usize| u16::try_from(ran.context[word]).map_err(io::Error::other);
-        let tag = match ran.context[PRESENT] {
+        Ok(match ran.context[PRESENT] {
             0 => None,
             _ => Some(Tag { tpid: u16::from_be(half(PROTO)?), tci: half(TCI)? }),
-        };
-        Ok((ran, tag))
+        })
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {

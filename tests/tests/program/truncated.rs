@@ -71,6 +71,7 @@ fn every_length(bench: &mut Bench) -> Result<()> {
         }
     }
     println!("truncated_at_every_length: {ran} runs, and {refused} frames that BPF_PROG_TEST_RUN itself refuses");
-    ensure!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
+    let first = failures.iter().take(10).map(String::as_str).collect::<Vec<_>>().join("\n");
+    ensure!(failures.is_empty(), "{} differ, the first of them:\n{first}", failures.len());
     Ok(())
 }

@@ -6,7 +6,7 @@ use bridge_common::{
     decide::{Entry, Tables},
     frame::{ETH_P_8021AD, ETH_P_8021Q},
     mac::Mac,
-    maps::{FdbKey, Port, generation_cell, port_flags, set_bit},
+    maps::{Port, generation_cell, port_flags, set_bit},
 };
 
 /// Slot of the port where frames come in.
@@ -55,7 +55,7 @@ pub(crate) enum State {
 }
 
 /// An FDB entry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// The kernel's VLAN id.
     pub(crate) vid: u16,
@@ -68,7 +68,7 @@ pub(crate) struct Row {
 }
 
 /// All tables.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct World {
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) lease: u64,
@@ -192,11 +192,6 @@ impl World {
         if let Some(row) = self.fdb.get_mut(&(fid, mac)) {
             row.refresh_at = NEVER;
         }
-    }
-
-    /// The keys of the FDB.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = FdbKey> {
-        self.fdb.keys().map(|(fid, mac)| FdbKey::new(*fid, *mac))
     }
 }
 
