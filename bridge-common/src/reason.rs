@@ -135,8 +135,6 @@ reasons! {
     Mtu = 38, "mtu", Slow;
     /// The outer tag is to be changed, and the kernel could not move the inner one to its place, as the frame is too short.
     ShortInnerTag = 39, "short_inner_tag", Slow;
-    /// A frame that was received with large receive offload.
-    Lro = 40, "lro", Slow;
 
     /// The kernel could not rewrite the tag (out of memory); the frame was dropped, not forwarded with a wrong tag.
     RewriteFailed = 41, "rewrite_failed", Dropped;

@@ -144,6 +144,8 @@ pub struct PortAttrs {
     pub backup_port: Option<IfIndex>,
     /// `IFLA_BRPORT_BACKUP_NHID`.
     pub backup_nhid: Option<u32>,
+    /// An attribute that this version of xbr does not know is set.
+    pub unknown: bool,
 }
 
 /// A run of VLANs with the same settings on one device (`RTM_GETVLAN`).

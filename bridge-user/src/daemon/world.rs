@@ -68,8 +68,10 @@ struct Dirty {
 /// What was announced and is still so.
 #[derive(Default)]
 struct Said {
+    ready: bool,
     waiting: bool,
     table_full: bool,
+    trouble: String,
 }
 
 impl World {
@@ -123,7 +125,6 @@ impl World {
     /// First synchronisation, and the line that says so.
     pub(super) fn start(&mut self) {
         self.resync("start");
-        info!("ready: {} bridges, {} ports", self.plan.bridges.len(), self.plan.ports.len());
     }
 
     /// Marks what the events say is out of date.
@@ -134,7 +135,11 @@ impl World {
                 Event::Fdb(key) => {
                     self.dirty.fdb.insert(*key);
                 }
-                Event::Tc(_) => self.dirty.policy = true,
+                // A root qdisc comes without a link event, and a refused hook may be free now.
+                Event::Tc(_) => {
+                    self.dirty.links = true;
+                    self.attachments.forget_refusals();
+                }
                 Event::Overrun => self.suspend("netlink_overrun"),
             }
         }
@@ -142,8 +147,16 @@ impl World {
 
     /// Something went wrong on the way from the kernel: nothing is believed until all of it has been asked for again.
     pub(super) fn lost_track(&mut self, cause: &str, error: &dyn std::error::Error) {
-        warn!("{cause}: {error}; asking the kernel for everything again");
+        self.complain(&format!("{cause}: {error}; asking the kernel for everything again"));
         self.suspend(cause);
+    }
+
+    /// Warns, but not over and over about the same.
+    fn complain(&mut self, trouble: &str) {
+        if self.said.trouble != trouble {
+            warn!("{trouble}");
+            trouble.clone_into(&mut self.said.trouble);
+        }
     }
 
     /// Nftables changed.
@@ -230,8 +243,12 @@ impl World {
             Ok(()) => {
                 self.in_step = true;
                 self.lease();
+                self.said.trouble.clear();
+                if !std::mem::replace(&mut self.said.ready, true) {
+                    info!("ready: {} bridges, {} ports", self.plan.bridges.len(), self.plan.ports.len());
+                }
             }
-            Err(error) => warn!("cannot read the state of the bridges: {error}; trying again"),
+            Err(error) => self.complain(&format!("cannot read the state of the bridges: {error}; trying again")),
         }
     }
 

@@ -187,6 +187,7 @@ impl Attachments {
             if hooked.clsact_added {
                 self.record(ifindex, &hooked.name, Change::ClsactAdded);
             }
+            self.record(ifindex, &hooked.name, Change::FilterAdded);
             TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, ..NlOptions::default() })
         };
         let program = if programs.tcx { "xbr_tc" } else { "xbr_stub" };
@@ -261,6 +262,7 @@ impl Attachments {
     fn release(&mut self, ifindex: IfIndex, mut hooked: Hooked) {
         drop(hooked.xdp.take());
         drop(hooked.tc.take());
+        self.undo.forget(ifindex, Change::FilterAdded);
         self.restore_rx_vlan(ifindex, &mut hooked);
         if hooked.clsact_added && revert(ifindex, &hooked.name, Change::ClsactAdded) {
             self.undo.forget(ifindex, Change::ClsactAdded);
@@ -292,6 +294,7 @@ pub(super) fn revert(ifindex: IfIndex, name: &str, change: Change) -> bool {
         return true;
     }
     let result = match change {
+        Change::FilterAdded => clsact::remove_leftovers(ifindex).map_err(|error| error.to_string()),
         Change::ClsactAdded => clsact::remove_leftovers(ifindex)
             .and_then(|()| clsact::remove_if_empty(ifindex))
             .map_err(|error| error.to_string()),

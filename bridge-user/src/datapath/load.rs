@@ -109,7 +109,7 @@ fn require_kernel() -> Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() && !has_capabilities() {
         return Err(Failure::new(
             Exit::Permission,
-            "cannot load BPF programs: not enough privileges; run xbr as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+            "cannot load BPF programs: not enough privileges; run xbr as root or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN",
         ));
     }
     if !at_least(5, 18) {
@@ -131,9 +131,10 @@ fn at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().is_ok_and(|current| current >= KernelVersion::new(major, minor, 0))
 }
 
-/// `CAP_NET_ADMIN` (12), `CAP_PERFMON` (38) and `CAP_BPF` (39) among the effective capabilities.
+/// `CAP_NET_ADMIN` (12), `CAP_SYS_ADMIN` (21, to tell foreign programs from our own), `CAP_PERFMON` (38) and `CAP_BPF`
+/// (39) among the effective capabilities.
 fn has_capabilities() -> bool {
-    const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+    const NEEDED: u64 = 1 << 12 | 1 << 21 | 1 << 38 | 1 << 39;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()

@@ -121,6 +121,8 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
 struct Generations {
     cells: std::ptr::NonNull<u64>,
     length: NonZeroUsize,
+    /// Held: programs that are loaded later name the map by its descriptor.
+    _map: MapData,
 }
 
 // SAFETY: the mapping is only read, by volatile loads, and not tied to a thread.
@@ -136,7 +138,7 @@ impl Generations {
         let length = NonZeroUsize::new(bytes).ok_or_else(|| failed("it is empty"))?;
         // SAFETY: a new shared read-only mapping of a map that was made with BPF_F_MMAPABLE and holds this many bytes.
         let cells = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map.fd(), 0) };
-        Ok(Self { cells: cells.map_err(|error| failed(error.desc()))?.cast(), length })
+        Ok(Self { cells: cells.map_err(|error| failed(error.desc()))?.cast(), length, _map: map })
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "entries keep the lower half of the moment")]

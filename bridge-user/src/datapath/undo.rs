@@ -45,6 +45,8 @@ const LARGEST: u64 = 4 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
+    /// We attached a filter to a clsact qdisc: it outlives the process.
+    FilterAdded,
     /// We added the clsact qdisc.
     ClsactAdded,
     /// rx-vlan-offload was on, and we turned it off.

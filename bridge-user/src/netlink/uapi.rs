@@ -93,6 +93,8 @@ pub(super) const IFLA_BRPORT_LOCKED: u16 = 39;
 pub(super) const IFLA_BRPORT_MAB: u16 = 40;
 pub(super) const IFLA_BRPORT_NEIGH_VLAN_SUPPRESS: u16 = 43;
 pub(super) const IFLA_BRPORT_BACKUP_NHID: u16 = 44;
+/// `IFLA_BRPORT_NEIGH_FORWARD_GRAT`: none above has to do with unicast, but for those named here.
+pub(super) const IFLA_BRPORT_LAST_KNOWN: u16 = 45;
 
 // Bridge boolean options, as bits of `struct br_boolopt_multi`: enum br_boolopt_id in if_bridge.h.
 pub(super) const BR_BOOLOPT_NO_LL_LEARN: u32 = 1 << 0;

@@ -97,6 +97,9 @@ fn feature(link: &Link, attrs: &PortAttrs) -> Option<String> {
     if attrs.vlan_tunnel {
         return Some("vlan_tunnel is on".to_owned());
     }
+    if attrs.unknown {
+        return Some("a port option unknown to xbr is set".to_owned());
+    }
     if link.switchdev {
         return Some("a switchdev port: its hardware forwards".to_owned());
     }
