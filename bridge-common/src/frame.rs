@@ -23,6 +23,19 @@ pub const fn is_tag(ethertype: u16) -> bool {
     ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD
 }
 
+/// Whether an unfinished checksum may hide behind `ethertype`: inner tags, MPLS (unicast and multicast), PPPoE sessions.
+#[inline(always)]
+pub const fn encapsulates(ethertype: u16) -> bool {
+    is_tag(ethertype) || matches!(ethertype, 0x8847 | 0x8848 | 0x8864)
+}
+
+/// Whether UDP to `port` usually carries frames or packets of its own, whose checksum may be unfinished while the outer
+/// one is whole: L2TP, GTP-U, GRE, VXLAN (also Linux' old port), FOU and GUE, GENEVE, MPLS.
+#[inline(always)]
+pub const fn is_tunnel_port(port: u16) -> bool {
+    matches!(port, 1701 | 2152 | 4754 | 4789 | 5555 | 6080 | 6081 | 6635 | 8472)
+}
+
 /// Whether `next_header` and `icmp_type` are those of IPv6 neighbour discovery (RFC 4861, types 133 to 137).
 #[inline(always)]
 pub const fn is_neighbour_discovery(next_header: u8, icmp_type: u8) -> bool {

@@ -8,7 +8,10 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Edit, Tables as _, Verdict, decide},
-    frame::{ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
+    frame::{
+        ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery, is_tag,
+        is_tunnel_port,
+    },
     maps::port_flags,
     reason::Reason,
 };
@@ -97,8 +100,7 @@ fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> bool {
             Some(protocol) => (protocol, l3 + 40),
             None => return false,
         },
-        // An inner tag may hide TCP and its checksum.
-        ethertype => return !is_virtual || !is_tag(ethertype),
+        ethertype => return !is_virtual || !encapsulates(ethertype),
     };
     if protocol == TCP {
         return false;
@@ -108,7 +110,10 @@ fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> bool {
     }
     match protocol {
         ICMP | ICMPV6 => true,
-        UDP => udp_checksum_is_whole(packet, l3, l4, frame.ethertype),
+        UDP => {
+            packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port))
+                && udp_checksum_is_whole(packet, l3, l4, frame.ethertype)
+        }
         _ => false,
     }
 }

@@ -58,14 +58,15 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            batch = events.next() => match batch {
-                Ok(batch) => world.note(&batch),
-                Err(error) => world.lost_track("netlink_error", &error),
-            },
+            // Before the events, which come without a pause when a bridge is busy learning.
             _ = renew.tick() => world.renew(),
             () = watch.changed() => world.policy_changed(),
             _ = poll.tick() => world.poll(),
             Some(query) = asked.recv() => query.answer(world.snapshot()),
+            batch = events.next() => match batch {
+                Ok(batch) => world.note(&batch),
+                Err(error) => world.lost_track("netlink_error", &error),
+            },
         }
         world.settle();
     }

@@ -211,7 +211,7 @@ impl Attachments {
         if port.hook.is_virtual {
             warn!(
                 "{name}: XDP on a virtual device: a VLAN tag or an unfinished checksum in skb metadata is invisible there; \
-                 the sender must have tx-vlan-offload and UDP checksum offload off, or a frame may lose its tag"
+                 the sender must have tx-vlan-offload and tx checksumming off, or a frame may lose its tag or the checksum of a packet that it tunnels"
             );
         }
         if let Some(found) = ethtool::rx_vlan(name).ok().flatten().filter(|found| found.ctag || found.stag) {

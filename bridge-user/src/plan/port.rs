@@ -195,10 +195,13 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slo
 /// Whether an XDP program may send frames out of the device: the driver takes them, and nothing that somebody set up on
 /// its egress is passed over.
 fn takes_xdp(model: &Model, link: &Link) -> bool {
-    let features = model.bypass.xdp_features.get(&link.ifindex).copied().unwrap_or_default();
-    features & XDP_NDO_XMIT != 0
-        && PLAIN_QDISCS.contains(&link.qdisc.as_str())
-        && !model.bypass.egress_filters.contains_key(&link.ifindex)
+    let takes = match model.bypass.xdp_features.get(&link.ifindex) {
+        Some(features) => features & XDP_NDO_XMIT != 0,
+        // Before 6.3 the kernel does not say. A tap takes them whatever it is connected to (tun_xdp_xmit); others depend on
+        // what is not to be seen from here.
+        None => link.kind.as_deref() == Some("tun"),
+    };
+    takes && PLAIN_QDISCS.contains(&link.qdisc.as_str()) && !model.bypass.egress_filters.contains_key(&link.ifindex)
 }
 
 /// Nanoseconds; 0 where entries do not age.

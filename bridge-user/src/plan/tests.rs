@@ -188,7 +188,11 @@ fn operators_choose_ports_and_hooks() {
 fn xdp_egress_needs_driver_qdisc_and_no_filter() {
     let mut model = model(false);
     let xdp = |model: &Model| plan_of(model, &config()).ports[&TAP].entry.flags & EGRESS_XDP != 0;
-    assert!(!xdp(&model), "the driver has said nothing");
+    assert!(xdp(&model), "a tap, on a kernel that says nothing");
+    link(&mut model, TAP).kind = Some("veth".into());
+    assert!(!xdp(&model), "a veth, on a kernel that says nothing");
+    model.bypass.xdp_features.insert(TAP, 0b011);
+    assert!(!xdp(&model), "the driver does not take them");
     model.bypass.xdp_features.insert(TAP, 0b111);
     assert!(xdp(&model));
     link(&mut model, TAP).qdisc = "htb".into();

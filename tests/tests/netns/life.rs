@@ -92,7 +92,11 @@ fn ports_are_left_as_they_were_found() -> Result<()> {
         let mut xbr = scene.xbr(&["--hook", "eth0=xdp"])?;
         warm(&xbr, one, uplink)?;
         ensure!(leak::attachments(&scene.net.host)? != before, "nothing is attached while xbr runs");
-        if kill { xbr.kill9()? } else { xbr.stop()? }
+        if kill {
+            xbr.kill9()?;
+        } else {
+            xbr.stop()?;
+        }
         left_as_found(&scene, &before)?;
     }
     Ok(())

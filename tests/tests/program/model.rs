@@ -5,7 +5,7 @@ use std::io;
 
 use bridge_common::{
     decide::{Decision, Edit, Verdict, decide},
-    frame::{ETH_P_IP, ETH_P_IPV6, Frame, is_tag},
+    frame::{ETH_P_IP, ETH_P_IPV6, Frame, encapsulates, is_tunnel_port},
     maps::port_flags,
     reason::{Class, Reason},
 };
@@ -142,14 +142,17 @@ fn gains(wire: &[u8], is_virtual: bool) -> bool {
             Some(protocol) => (*protocol, 40, 8..40),
             None => return false,
         },
-        other => return !(is_virtual && is_tag(other)),
+        other => return !(is_virtual && encapsulates(other)),
     };
     match protocol {
         6 => false,
         _ if !is_virtual => true,
         1 | 58 => true,
         17 => match (l3.get(addresses), l3.get(header..header + 8)) {
-            (Some(addresses), Some(udp)) => pseudo_header_sum(addresses, &udp[4..6]) != udp[6..8],
+            (Some(addresses), Some(udp)) => {
+                let port = u16::from_be_bytes([udp[2], udp[3]]);
+                !is_tunnel_port(port) && pseudo_header_sum(addresses, &udp[4..6]) != udp[6..8]
+            }
             _ => false,
         },
         _ => false,

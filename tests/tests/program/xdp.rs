@@ -20,6 +20,13 @@ use crate::{
 pub(crate) const TESTS: &[Test] =
     &[("xdp_hand_over", hand_over), ("xdp_headroom", headroom), ("xdp_several_buffers", several_buffers)];
 
+/// The frame with another UDP destination port over IPv4, behind `tags` tags. The checksum is as wrong as any, not unfinished.
+fn to_port(port: u16, mut wire: Vec<u8>, tags: usize) -> Vec<u8> {
+    let at = 14 + 4 * tags + 20 + 2;
+    wire[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    wire
+}
+
 fn hand_over(bench: &mut Bench) -> Result<()> {
     let nic = |tagged: bool| if tagged { World::aware() } else { World::unaware() };
     let on_veth = |tagged: bool| nic(tagged).flag(HERE, port_flags::VIRTUAL_XDP);
@@ -46,6 +53,16 @@ fn hand_over(bench: &mut Bench) -> Result<()> {
             xdp("veth: whole UDP over IPv6", on_veth(tagged), &udp(tags, ETH_P_IPV6, Checksum::Whole)),
             tc("veth: unfinished UDP", on_veth(tagged), &udp(tags, ETH_P_IP, Checksum::Unfinished)),
             tc("veth: unfinished UDP over IPv6", on_veth(tagged), &udp(tags, ETH_P_IPV6, Checksum::Unfinished)),
+            tc(
+                "veth: UDP to a tunnel",
+                on_veth(tagged),
+                &to_port(4789, udp(tags, ETH_P_IP, Checksum::Whole), tags.len()),
+            ),
+            xdp(
+                "veth: UDP beside a tunnel",
+                on_veth(tagged),
+                &to_port(4790, udp(tags, ETH_P_IP, Checksum::Whole), tags.len()),
+            ),
             tc("veth: TCP", on_veth(tagged), &ipv4(tags, TCP, 5)),
             tc("veth: SCTP", on_veth(tagged), &ipv4(tags, SCTP, 5)),
             tc("veth: GRE", on_veth(tagged), &ipv4(tags, 47, 5)),

@@ -57,6 +57,9 @@ fn panicked() -> Tally {
     tally
 }
 
+/// Attach and detach so often, where the tests on the running kernel do it a hundred times.
+const CYCLES: &str = "15";
+
 /// Runs the script on one kernel.
 fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tally {
     let start = Instant::now();
@@ -67,7 +70,7 @@ fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tal
         timeout: Some(LIMIT),
         tty: false,
         out: None,
-        env: built.programs.clone(),
+        env: built.programs.iter().cloned().chain([("XBR_TEST_CYCLES".to_owned(), CYCLES.to_owned())]).collect(),
     };
     eprintln!("[{kernel}] booting …");
     let mut reader = Reader { kernel, binaries, line: Vec::new(), output: None, tally: Tally::default() };
