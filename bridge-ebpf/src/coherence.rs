@@ -1,6 +1,7 @@
 //! Cancels cached FDB entries from the bridge's own tracepoints, before the next frame.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::map, maps::Array, programs::RawTracePointContext};
+use aya_log_ebpf::debug;
 use bridge_common::{mac::Mac, maps::KernelLayout};
 
 use crate::tables::cancel;
@@ -23,6 +24,7 @@ pub(crate) fn entry_deleted(ctx: &RawTracePointContext) -> Option<()> {
     let layout = LAYOUT.get(0)?;
     let entry = ctx.arg::<*const u8>(1) as usize;
     cancel_in(
+        ctx,
         layout,
         read(ctx.arg::<*const u8>(0) as usize + layout.bridge_dev as usize)?,
         read(entry + layout.entry_addr as usize)?,
@@ -35,23 +37,24 @@ pub(crate) fn entry_deleted(ctx: &RawTracePointContext) -> Option<()> {
 pub(crate) fn bridge_changed(ctx: &RawTracePointContext) -> Option<()> {
     let layout = LAYOUT.get(0)?;
     let device = read(ctx.arg::<*const u8>(0) as usize + layout.bridge_dev as usize)?;
-    cancel_in(layout, device, read(ctx.arg::<*const u8>(2) as usize)?, ctx.arg::<u16>(3))
+    cancel_in(ctx, layout, device, read(ctx.arg::<*const u8>(2) as usize)?, ctx.arg::<u16>(3))
 }
 
 /// `br_fdb_add(ndm, dev, addr, vid, nlh_flags)`.
 #[inline(always)]
 pub(crate) fn device_changed(ctx: &RawTracePointContext) -> Option<()> {
     let device = ctx.arg::<*const u8>(1) as usize;
-    cancel_in(LAYOUT.get(0)?, device, read(ctx.arg::<*const u8>(2) as usize)?, ctx.arg::<u16>(3))
+    cancel_in(ctx, LAYOUT.get(0)?, device, read(ctx.arg::<*const u8>(2) as usize)?, ctx.arg::<u16>(3))
 }
 
 /// Cancels the address if the device is of our namespace.
 #[inline(always)]
-fn cancel_in(layout: &KernelLayout, device: usize, addr: [u8; 6], vid: u16) -> Option<()> {
+fn cancel_in(ctx: &RawTracePointContext, layout: &KernelLayout, device: usize, addr: [u8; 6], vid: u16) -> Option<()> {
     let net: usize = read(device + layout.device_net as usize)?;
     let inum: u32 = read(net + layout.net_inum as usize)?;
     if inum == layout.netns {
         cancel(vid, Mac::new(addr));
+        debug!(ctx, "the bridge changes {:mac} in VLAN {}", addr, vid);
     }
     Some(())
 }

@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
     programs::TcContext,
 };
+use aya_log_ebpf::warn;
 use bridge_common::{
     decide::{Edit, Verdict, decide},
     frame::{ETH_HLEN, ETH_P_IPV6, Frame, Tag, is_neighbour_discovery, is_tag},
@@ -52,6 +53,7 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
             if !apply(ctx, edit) {
                 // The tag may be half changed: handing that to the bridge could put it into another VLAN.
                 count(slot, Reason::RewriteFailed, decision.fid, len);
+                warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
                 return TC_ACT_SHOT;
             }
             count(slot, Reason::ForwardedTc, decision.fid, len);

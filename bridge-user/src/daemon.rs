@@ -6,8 +6,10 @@ mod world;
 
 use std::time::Duration;
 
+use aya_log::EbpfLogger;
 use log::{info, warn};
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -47,6 +49,7 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
         .map_err(|error| failed(&format!("open a socket in {}", world.run_dir().display()), &error))?;
     let (queries, mut asked) = mpsc::channel(16);
     let answers = tokio::spawn(server.serve(queries));
+    let told = world.programs.logger.take().map(|logger| tokio::spawn(tell(logger)));
     world.start();
 
     let mut renew = interval(RENEW);
@@ -73,12 +76,28 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
     info!("stopping: taking the programs off");
     world.stop();
     answers.abort();
+    if let Some(told) = told {
+        told.abort();
+    }
     if let Err(error) = answers.await
         && error.is_panic()
     {
         warn!("the status socket had stopped answering: {error}");
     }
     Ok(())
+}
+
+/// Passes on what the programs log.
+async fn tell(logger: EbpfLogger<&'static dyn log::Log>) {
+    // SAFETY: the logger owns its descriptor: open until it is dropped, and always the same.
+    let mut logger = match unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) } {
+        Ok(logger) => logger,
+        Err(error) => return warn!("the log of the BPF programs cannot be read: {}", std::io::Error::from(error)),
+    };
+    while let Ok(mut guard) = logger.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
 }
 
 fn catch(kind: SignalKind) -> Result<Signal, Failure> {

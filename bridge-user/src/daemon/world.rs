@@ -138,7 +138,7 @@ impl World {
                 // A root qdisc comes without a link event, and a refused hook may be free now.
                 Event::Tc(_) => {
                     self.dirty.links = true;
-                    self.attachments.forget_refusals();
+                    self.attachments.doubt_refusals();
                 }
                 Event::Overrun => self.suspend("netlink_overrun"),
             }
@@ -167,6 +167,7 @@ impl World {
     /// Looks at what may have changed without an event: an XDP or tcx program that came or went with its owner, a sysctl.
     pub(super) fn poll(&mut self) {
         self.dirty.links = true;
+        self.attachments.forget_doubted_refusals();
     }
 
     /// Renews the lease, after having asked about entries that the kernel side cancelled.

@@ -65,6 +65,9 @@ impl Hooked {
 pub struct Attachments {
     hooked: BTreeMap<IfIndex, Hooked>,
     refused: Refusals,
+    /// Refusals that were warned about, not to be told again while they stay the same.
+    told: BTreeMap<IfIndex, String>,
+    doubted: bool,
     undo: Undo,
     guardian: Option<Guardian>,
     run_dir: PathBuf,
@@ -80,6 +83,8 @@ impl Attachments {
         Ok(Self {
             hooked: BTreeMap::new(),
             refused: Refusals::new(),
+            told: BTreeMap::new(),
+            doubted: false,
             undo,
             guardian: None,
             run_dir: run_dir.to_owned(),
@@ -110,6 +115,7 @@ impl Attachments {
             self.detach(ifindex);
         }
         self.refused.retain(|ifindex, _| plan.ports.contains_key(ifindex));
+        self.told.retain(|ifindex, _| plan.ports.contains_key(ifindex));
     }
 
     /// Attaches to the ports that the plan wants and that have no program yet. After the tables changed. Returns whether
@@ -133,7 +139,9 @@ impl Attachments {
                     info!("{}: gone before it could be attached to", port.name);
                 }
                 Err(why) => {
-                    warn!("{}: not accelerated: {why}", port.name);
+                    if self.told.insert(*ifindex, why.clone()).as_ref() != Some(&why) {
+                        warn!("{}: not accelerated: {why}", port.name);
+                    }
                     self.refused.insert(*ifindex, Slow { reason: Reason::NoHook, detail: why });
                     changed = true;
                 }
@@ -142,9 +150,17 @@ impl Attachments {
         changed
     }
 
-    /// Tries refused devices again at the next [`Self::attach_missing`].
-    pub fn forget_refusals(&mut self) {
-        self.refused.clear();
+    /// Something changed that may have been the reason of a refusal.
+    pub fn doubt_refusals(&mut self) {
+        self.doubted = true;
+    }
+
+    /// Tries refused devices again if something has changed. Not at once, but by the clock: trying and failing makes such
+    /// changes itself.
+    pub fn forget_doubted_refusals(&mut self) {
+        if std::mem::take(&mut self.doubted) {
+            self.refused.clear();
+        }
     }
 
     /// Takes everything off.

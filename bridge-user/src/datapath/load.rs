@@ -8,6 +8,7 @@ use aya::{
     programs::{ProgramError, RawTracePoint, SchedClassifier, Xdp},
     util::KernelVersion,
 };
+use aya_log::EbpfLogger;
 use bridge_common::maps::KernelLayout;
 use log::{debug, warn};
 
@@ -36,6 +37,8 @@ pub struct Programs {
     pub tcx: bool,
     /// Whether the tracepoints that cancel FDB entries are attached.
     pub coherent: bool,
+    /// What the programs log, until somebody takes it to read it.
+    pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Said that they are not.
     warned: bool,
     /// Held so that the stub's tail call finds its target for as long as this process lives.
@@ -48,6 +51,9 @@ impl Programs {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("xbr_fdb", fdb_size);
+        // What is not to be logged is no longer in the programs once the verifier has seen this constant.
+        let level = log::max_level() as u8;
+        loader.override_global(aya_log::LEVEL, &level, true);
         let mut ebpf = loader.load(OBJECT).map_err(|error| refused("BPF maps", &chain(&error)))?;
         let tcx = at_least(6, 6);
         load_classifier(&mut ebpf, "xbr_tc")?;
@@ -56,7 +62,8 @@ impl Programs {
             raw_tracepoint(&mut ebpf, program)?.load().map_err(|error| refused(program, &chain(&error)))?;
         }
         let tail = if tcx { None } else { Some(arm_stub(&mut ebpf)?) };
-        Ok(Self { ebpf, tcx, coherent: false, warned: false, _tail: tail })
+        let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
+        Ok(Self { ebpf, tcx, coherent: false, logger: Some(logger), warned: false, _tail: tail })
     }
 
     /// Attaches the tracepoints that cancel FDB entries, if they are not attached yet. They exist only while the bridge
