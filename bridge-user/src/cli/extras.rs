@@ -98,7 +98,7 @@ mod tests {
     fn there_is_a_page_for_xbr_and_for_each_shown_verb() {
         let pages = pages(Cli::command()).unwrap();
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["xbr.8", "xbr-run.8", "xbr-status.8", "xbr-top.8", "xbr-reasons.8"]);
+        assert_eq!(names, ["xbr.8", "xbr-run.8", "xbr-status.8", "xbr-top.8", "xbr-undo.8", "xbr-reasons.8"]);
         for (name, text) in &pages {
             let text = String::from_utf8_lossy(text);
             let title = name.trim_end_matches(".8").to_uppercase();

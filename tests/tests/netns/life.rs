@@ -1,9 +1,12 @@
 //! The daemon's end, in every form: nothing is lost, misdelivered or left behind.
 
-use std::{env, thread::sleep, time::Duration};
+use std::{env, fs, thread::sleep, time::Duration};
 
-use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use xbr_tests::{
     frame::Frame,
     leak::{self, Objects, descriptors},
@@ -24,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("life::kill_9_during_a_flow_on_xdp", || kill_9_during_a_flow(Kind::Wire, "xdp"), &[]),
     test("life::a_stopped_daemon_loses_its_lease", a_stopped_daemon_loses_its_lease, &[]),
     test("life::ports_are_left_as_they_were_found", ports_are_left_as_they_were_found, &[Need::Tun]),
+    test("life::undo_puts_back_what_a_dead_guardian_could_not", undo_by_hand, &[]),
     alone("life::attach_and_detach_leak_nothing", attach_and_detach_leak_nothing, &[]),
 ];
 
@@ -69,6 +73,32 @@ fn a_stopped_daemon_loses_its_lease() -> Result<()> {
     wait::until("fast again after SIGCONT", Duration::from_secs(3), || Ok(warm(&xbr, one, two).is_ok()))?;
     scene.steady(&xbr, one, two, 200)?;
     xbr.stop()
+}
+
+fn undo_by_hand() -> Result<()> {
+    let scene = Scene::new(&[Kind::Wire])?;
+    let before = leak::attachments(&scene.net.host)?;
+    let mut xbr = scene.xbr(&["--hook", "eth0=xdp"])?;
+    let guardian = child_of(xbr.pid())?;
+    kill(guardian, Signal::SIGKILL)?;
+    xbr.kill9()?;
+    sleep(Duration::from_millis(300));
+    ensure!(leak::attachments(&scene.net.host)? != before, "nobody was there to put anything back");
+    let output = xbr.ask(&["undo"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(!output.stdout.starts_with(b"0 "), "nothing was put back");
+    left_as_found(&scene, &before)
+}
+
+/// The first child of a process. `xbr` is started through `ip netns exec`, which becomes it.
+fn child_of(pid: u32) -> Result<Pid> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let mut child = None;
+    wait::until("the guardian process", Duration::from_secs(3), || {
+        child = fs::read_to_string(&path)?.split_whitespace().next().and_then(|text| text.parse().ok());
+        Ok(child.is_some())
+    })?;
+    child.map(Pid::from_raw).context("no child process")
 }
 
 /// After a crash, a process that waited for it puts back what the kernel does not: that may take a moment.
