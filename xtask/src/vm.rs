@@ -130,14 +130,32 @@ impl Vm {
         &self,
         dir: &Path,
         command: &[String],
-        stdout: impl Write + Send,
-        stderr: impl Write + Send,
+        mut stdout: impl Write + Send,
+        mut stderr: impl Write + Send,
     ) -> Result<Ended> {
         let kernel = setup::vm(self.kernel)?;
+        // Under emulation a kernel now and then panics while it boots, before it has run anything of ours.
+        match self.attempt(&kernel, dir, command, &mut stdout, &mut stderr)? {
+            Some(ended) => Ok(ended),
+            None => self
+                .attempt(&kernel, dir, command, &mut stdout, &mut stderr)?
+                .context("the virtual machine did not boot, twice in a row"),
+        }
+    }
+
+    /// As [`Self::run`]; `None` if the kernel did not get as far as the command.
+    fn attempt(
+        &self,
+        kernel: &Installed,
+        dir: &Path,
+        command: &[String],
+        stdout: &mut (impl Write + Send),
+        stderr: &mut (impl Write + Send),
+    ) -> Result<Option<Ended>> {
         let scratch = Scratch::new("vm")?;
         let job = scratch.path().join("job");
         self.prepare(&job, dir, command)?;
-        let mut qemu = self.qemu(&kernel, scratch.path(), &job)?;
+        let mut qemu = self.qemu(kernel, scratch.path(), &job)?;
         let started = Instant::now();
         let mut child = qemu.spawn().with_context(|| format!("cannot run {}", proc::show(&qemu)))?;
         let streams = (child.stdout.take(), child.stderr.take());
@@ -149,11 +167,15 @@ impl Vm {
         let code = fs::read_to_string(job.join("code")).ok().and_then(|text| text.trim().parse().ok());
         let console = console(scratch.path());
         match code {
-            Some(code) => Ok(Ended { code, complaints: complaints(&console) }),
+            Some(code) => Ok(Some(Ended { code, complaints: complaints(&console) })),
+            None if ended && !job.join("started").exists() => {
+                eprintln!("vm: the kernel ended before it had booted{}", tail(&console));
+                Ok(None)
+            }
             None if ended => bail!("the virtual machine ended without a result{}", tail(&console)),
             None => {
                 eprintln!("vm: killed after {} s{}", started.elapsed().as_secs(), tail(&console));
-                Ok(Ended { code: TIMED_OUT, complaints: complaints(&console) })
+                Ok(Some(Ended { code: TIMED_OUT, complaints: complaints(&console) }))
             }
         }
     }

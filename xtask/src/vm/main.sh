@@ -1,5 +1,6 @@
 # Second stage, on the host's files: runs the job with its output on the virtual serial ports.
 b=/run/busybox
+echo 1 >/run/xbr-vm/started
 $b ip link set lo up
 $b hostname xbr-vm
 set -- /dev/vport*p1
