@@ -31,6 +31,12 @@ pub(crate) const TESTS: &[Test] = &[
     alone("life::attach_and_detach_leak_nothing", attach_and_detach_leak_nothing, &[]),
 ];
 
+/// How many times as many frames may be lost where attaching means to add a clsact qdisc: the kernel stops the device's
+/// transmit queues while it adds or removes one (`qdisc_graft`), and drops what is sent to it meanwhile.
+fn paused() -> u32 {
+    if Need::NoTcx.met() { 10 } else { 1 }
+}
+
 /// A flow of 10 s with a kill -9 in the middle. The numbers are printed: they are the promise of the README.
 fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     let scene = Scene::new(&[kind, Kind::Veth, Kind::Veth])?;
@@ -47,7 +53,7 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     for account in accounts {
         println!("kill -9 on {kind:?} ({hook}): {account:?}");
         ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
-        ensure!(account.lost <= 10, "more than the frames in flight were lost: {account:?}");
+        ensure!(account.lost <= 10 * paused(), "more than the frames in flight were lost: {account:?}");
     }
     ensure!(fast > u64::from(accounts[0].sent) / 3, "the fast path was not taken: {fast} of {}", accounts[0].sent);
     // A new daemon finds nothing in its way.
@@ -161,7 +167,7 @@ fn attach_and_detach_leak_nothing() -> Result<()> {
         ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
         lost += account.lost;
     }
-    ensure!(lost <= cycles, "{lost} frames lost in {cycles} cycles");
+    ensure!(lost <= cycles * paused(), "{lost} frames lost in {cycles} cycles");
     left_as_found(&scene, &before)?;
     // The kernel frees in its own time.
     let mut orphans = Objects::default();
