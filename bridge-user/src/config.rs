@@ -8,7 +8,7 @@ use std::{
 
 use bridge_common::reason::Reason;
 
-/// The folder for locks and sockets where neither `--run-dir` nor `XBR_RUN_DIR` says otherwise.
+/// The folder for sockets and records of changes where neither `--run-dir` nor `XBR_RUN_DIR` says otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/xbr";
 
 /// The whole configuration of one instance.
@@ -22,7 +22,7 @@ pub struct RunConfig {
     pub ports: BTreeSet<String>,
     /// Hook by port name, where it was overruled.
     pub hooks: BTreeMap<String, HookChoice>,
-    /// Folder for locks and sockets.
+    /// Folder for sockets and records of changes.
     pub run_dir: PathBuf,
     /// Entries of the FDB table.
     pub fdb_size: u32,

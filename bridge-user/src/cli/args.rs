@@ -25,7 +25,7 @@ pub(super) struct Verbosity {
 /// Where instances keep their sockets.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunDir {
-    /// Folder of the daemon's locks and sockets
+    /// Folder of the daemon's sockets and records of changes
     #[arg(
         long = "run-dir",
         value_name = "DIR",

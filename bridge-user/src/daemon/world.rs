@@ -117,7 +117,7 @@ impl World {
         })
     }
 
-    /// Where locks and sockets are.
+    /// Where the socket and the records of changes are.
     pub(super) fn run_dir(&self) -> &Path {
         &self.config.run_dir
     }
@@ -255,25 +255,25 @@ impl World {
 
     fn refresh_all(&mut self) -> Result<(), Error> {
         self.dirty.fdb.clear();
-        self.dump_fdb()?;
-        self.refresh_links()
+        self.refresh_links()?;
+        self.dump_fdb()
     }
 
-    /// Generations first, then the dump: what is cancelled in between stays cancelled.
+    /// Asks for the whole FDB and writes what differs. Generations first, then the dump: what is cancelled in between
+    /// stays cancelled.
     fn dump_fdb(&mut self) -> Result<(), Error> {
         let generations = self.tables.generations();
         let dump = self.requests.fdb()?;
         self.sync.fdb.replace(&mut self.tables, dump, &generations)?;
+        self.sync.apply(&mut self.tables, &self.plan)?;
+        self.announce_full_table();
         Ok(())
     }
 
     fn refresh_fdb(&mut self) -> Result<(), Error> {
         let keys: Vec<FdbKey> = self.dirty.fdb.drain().collect();
         if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY {
-            self.dump_fdb()?;
-            self.sync.apply(&mut self.tables, &self.plan)?;
-            self.announce_full_table();
-            return Ok(());
+            return self.dump_fdb();
         }
         let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();
         let entries = self.requests.fdb_entries(&keys)?;
