@@ -1,8 +1,9 @@
 //! The FDB: stations that move, entries that age, are flushed, or do not fit.
 
-use std::{thread::sleep, time::Duration};
+use std::{fmt::Write as _, fs, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use xbr_tests::{
     frame::{Frame, Mac, Mark},
     measure::Reading,
@@ -24,6 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
     test("fdb::flush_floods_again", flush_floods_again, &[]),
     test("fdb::busy_entries_stay_silent_ones_go", busy_entries_stay_silent_ones_go, &[]),
     test("fdb::a_full_table_goes_by_the_bridge", a_full_table_goes_by_the_bridge, &[]),
+    // Not in the group fdb: so many changes take a virtual machine minutes, and nothing in this depends on the kernel.
+    test("overrun::lost_events_are_made_up_for", lost_events_are_made_up_for, &[]),
     test("fdb::a_static_entry_is_used", a_static_entry_is_used, &[]),
 ];
 
@@ -92,6 +95,36 @@ fn flush_floods_again() -> Result<()> {
             flooded.len()
         );
     }
+    xbr.stop()
+}
+
+/// More FDB changes than the daemon's socket holds, while it cannot read: what it missed has to be fast all the same.
+fn lost_events_are_made_up_for() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth, Kind::Veth, Kind::Veth])?;
+    let [one, two, three] = scene.first();
+    let xbr = scene.xbr(&[])?;
+    warm(&xbr, one, two)?;
+    let mut lines = String::new();
+    for round in 0..6 {
+        let verb = ["add", "del"][round % 2];
+        for index in 0..20_000_u32 {
+            let [_, _, high, low] = index.to_be_bytes();
+            writeln!(lines, "fdb {verb} 06:00:00:00:{high:02x}:{low:02x} dev {} master static", one.port)?;
+        }
+    }
+    let batch = xbr.run_dir().join("batch");
+    fs::write(&batch, lines)?;
+    xbr.signal(Signal::SIGSTOP)?;
+    scene.host(&format!("bridge -batch {}", batch.display()))?;
+    // Learnt last, so its event is among the lost ones.
+    let newcomer: Mac = [2, 0x0b, 0, 0, 0x77, 1];
+    three.sender()?.send(&Frame::new(newcomer, two.mac).bytes())?;
+    xbr.signal(Signal::SIGCONT)?;
+    wait::until("a resync", Duration::from_secs(5), || {
+        Ok(xbr.status()?["resyncs"]["netlink_overrun"].as_u64() > Some(0))
+    })?;
+    sleep(Duration::from_secs(2));
+    scene.steady_frame(&xbr, three, two, &Frame::new(newcomer, two.mac), 200)?;
     xbr.stop()
 }
 
