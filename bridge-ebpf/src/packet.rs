@@ -16,6 +16,12 @@ impl Packet {
         Self { data, end }
     }
 
+    /// Where the packet begins; to the verifier still a pointer.
+    #[inline(always)]
+    pub(crate) fn address(self) -> usize {
+        self.data
+    }
+
     /// Pointer to a `T` at `offset`, if all of it lies in the packet.
     #[inline(always)]
     pub(crate) fn at<T>(self, offset: usize) -> Option<*mut T> {

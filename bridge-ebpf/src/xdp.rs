@@ -1,9 +1,13 @@
 //! XDP on uplinks: everything is in the bytes. Only what this program forwards is counted here; whatever it passes
 //! meets the tc program next, which decides again and counts.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     helpers::generated::{bpf_redirect_map, bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    macros::map,
+    maps::PerCpuArray,
     programs::XdpContext,
 };
 use bridge_common::{
@@ -22,6 +26,10 @@ use crate::{
     tables::{self, DEVICES, KernelTables},
 };
 
+/// Cell 0: where the frame at hand lies.
+#[map(name = "xbr_address")]
+static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Handles one frame. `None`: leave it to the tc program.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
@@ -37,7 +45,8 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         return None;
     }
     let (frame, l3) = parse(packet, wire_len)?;
-    if !gains(packet, l3, &frame, KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0) {
+    let is_virtual = KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0;
+    if !gains(packet, l3, &frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;
     }
     let decision = decide(&KernelTables, slot, &frame);
@@ -79,6 +88,22 @@ fn parse(packet: Packet, wire_len: u32) -> Option<(Frame, usize)> {
             _ => false,
         };
     Some((Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery }, l3))
+}
+
+/// Whether the buffer begins at an odd address.
+///
+/// Kernels from 6.8 on copy what arrives on a veth into buffers one behind the other (`skb_pp_cow_data`), and until
+/// 6.12.117 they forgot to align them after a frame of several buffers and odd length. Taps and veths mark redirected
+/// frames by the lowest bit of their address (`TUN_XDP_FLAG`, `VETH_XDP_FLAG`), so such a frame would crash the kernel.
+#[inline(always)]
+fn at_odd_address(packet: Packet) -> bool {
+    // The verifier lets a pointer become a number only on the way through a map.
+    let Some(cell) = ADDRESS.get_ptr_mut(0) else { return true };
+    // SAFETY: the value belongs to this CPU.
+    unsafe {
+        ptr::write_volatile(cell, packet.address() as u64);
+        ptr::read_volatile(cell) & 1 != 0
+    }
 }
 
 const ICMP: u8 = 1;
