@@ -92,7 +92,7 @@ fn parse(packet: Packet, wire_len: u32) -> Option<(Frame, usize)> {
 
 /// Whether the buffer begins at an odd address.
 ///
-/// Kernels from 6.8 on copy what arrives on a veth into buffers one behind the other (`skb_pp_cow_data`), and until
+/// Kernels from 6.7 on copy what arrives on a veth into buffers one behind the other (`skb_pp_cow_data`), and until
 /// 6.12.117 they forgot to align them after a frame of several buffers and odd length. Taps and veths mark redirected
 /// frames by the lowest bit of their address (`TUN_XDP_FLAG`, `VETH_XDP_FLAG`), so such a frame would crash the kernel.
 #[inline(always)]
