@@ -15,6 +15,10 @@ pub const MAX_VLAN_CELLS: u32 = 16384;
 pub const GENERATION_BITS: u32 = 14;
 /// Generation cells, each shared by the addresses that hash to it.
 pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
+/// Trust cells, see [`Trust`]: one per slot, then one per bridge ([`bridge_cell`]).
+pub const TRUST_CELLS: u32 = MAX_PORTS + BLOCKS + VLANS as u32;
+/// Blocks of fids, one for each VLAN-aware bridge.
+const BLOCKS: u32 = MAX_FIDS / VLANS as u32;
 /// VLAN ids of one bridge, and the distance between the `fid_base` of two VLAN-aware bridges.
 pub const VLANS: u16 = 4096;
 
@@ -162,6 +166,27 @@ pub const fn generation_cell(mac: Mac, vid: u16) -> u32 {
     (mixed >> (64 - GENERATION_BITS)) as u32
 }
 
+/// Whether what stands in the port table about a port, or about all ports of a bridge, is still what the kernel says.
+///
+/// The kernel side writes the moment at which the kernel announced a change; user space reads it, asks the kernel, writes
+/// the tables, and then notes here up to which announcement they are true. Only while the two are equal is the port used,
+/// so a change that is announced while user space is still asking about an earlier one is not lost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The last announcement, in nanoseconds of `CLOCK_MONOTONIC`; 0 never. Written by the programs alone.
+    pub announced: u64,
+    /// The announcement that the tables are known to include. Written by user space alone.
+    pub confirmed: u64,
+}
+
+/// The [`Trust`] cell of a bridge whose ports have this `fid_base`.
+#[inline(always)]
+pub const fn bridge_cell(fid_base: u16) -> u32 {
+    let cell = if fid_base < VLANS { BLOCKS + fid_base as u32 } else { (fid_base / VLANS) as u32 };
+    MAX_PORTS + cell
+}
+
 /// A counter cell.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -211,6 +236,9 @@ pub struct KernelLayout {
 
 const _: () = assert!(size_of::<Port>() == 1056);
 const _: () = assert!(size_of::<FdbValue>() == 24);
+const _: () = assert!(size_of::<Trust>() == 16);
+// Every fid_base has a cell of its own kind.
+const _: () = assert!(bridge_cell(VLANS - 1) == TRUST_CELLS - 1 && bridge_cell(u16::MAX) < bridge_cell(0));
 const _: () = assert!(size_of::<PortCounters>() == 1024);
 const _: () = assert!(size_of::<VlanCounters>() == 32);
 
@@ -222,6 +250,8 @@ mod pod {
     unsafe impl aya::Pod for super::FdbKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::KernelLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Trust {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FdbValue {}
     // SAFETY: as above.

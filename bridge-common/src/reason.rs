@@ -145,6 +145,8 @@ reasons! {
     NotSelected = 43, "not_selected", Slow;
     /// The device's hook is taken or refused, so the port is not accelerated.
     NoHook = 44, "no_hook", Slow;
+    /// The kernel has announced a change of the port or its bridge, and xbr has not yet asked what it is.
+    Unconfirmed = 60, "unconfirmed", Slow;
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS);

@@ -8,6 +8,7 @@
 )]
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand every entry its context by value")]
 
+mod announce;
 mod coherence;
 mod count;
 mod packet;
@@ -17,14 +18,17 @@ mod xdp;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
-    macros::{classifier, map, raw_tracepoint, xdp},
+    macros::{classifier, map, raw_tracepoint, socket_filter, xdp},
     maps::ProgramArray,
-    programs::{RawTracePointContext, TcContext, XdpContext},
+    programs::{RawTracePointContext, SkBuffContext, TcContext, XdpContext},
 };
 
 /// The tc program behind [`xbr_stub`]. The kernel empties this map when the last process that holds it is gone.
 #[map(name = "xbr_tail")]
 static TAIL: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// What a socket filter returns to keep all of a message, however long.
+const WHOLE: i64 = 0xffff_ffff;
 
 /// XDP on uplinks: what gains by having no skb is redirected here, the rest goes on to the tc program.
 #[xdp(frags)]
@@ -69,6 +73,14 @@ fn xbr_fdb_add(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "br_fdb_external_learn_add")]
 fn xbr_fdb_extern(ctx: RawTracePointContext) -> i32 {
     coherence::bridge_changed(&ctx).map_or(0, |()| 0)
+}
+
+/// Filter of the socket on which the daemon hears rtnetlink's notifications: it lets all of them through, but runs inside
+/// the kernel's own change, before whoever asked for it has his answer, and before the daemon can read about it.
+#[socket_filter]
+fn xbr_announced(ctx: SkBuffContext) -> i64 {
+    // Whether or not it could be read: the daemon gets it whole.
+    announce::heard(&ctx).map_or(WHOLE, |()| WHOLE)
 }
 
 #[cfg(target_arch = "bpf")]

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use bridge_common::{
     decide::{Entry, Tables},
     mac::Mac,
-    maps::{FdbKey, FdbValue, GENERATIONS, MAX_PORTS, Port, generation_cell},
+    maps::{FdbKey, FdbValue, GENERATIONS, MAX_PORTS, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell},
 };
 
 /// ifindex → slot.
@@ -29,6 +29,14 @@ static FDB: HashMap<u64, FdbValue> = HashMap::with_max_entries(65536, 0);
 /// Generations by [`generation_cell`]: when an address of the cell was last cancelled, in nanoseconds; 0 never.
 #[map(name = "xbr_gens")]
 static GENS: Array<u64> = Array::with_max_entries(GENERATIONS, BPF_F_MMAPABLE);
+
+/// Whether a port, or the ports of a bridge, may be believed; see [`Trust`].
+#[map(name = "xbr_trust")]
+static TRUST: Array<Trust> = Array::with_max_entries(TRUST_CELLS, BPF_F_MMAPABLE);
+
+/// ifindex → cell of [`TRUST`], for ports and bridges.
+#[map(name = "xbr_watch")]
+static WATCH: HashMap<u32, u32> = HashMap::with_max_entries(2 * TRUST_CELLS, 0);
 
 /// Cell 0: until when, in nanoseconds of `CLOCK_MONOTONIC`, the tables may be believed.
 #[map(name = "xbr_lease")]
@@ -67,9 +75,14 @@ pub(crate) fn slot(ifindex: u32) -> Option<u16> {
 pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
+    /// A port in doubt is the one in slot 0, through which nothing goes (user space writes its reason there).
+    ///
+    /// The cells are read before what they vouch for: user space writes the port first and the cell after it, so an old
+    /// port is never found with a new cell.
     #[inline(always)]
     fn port(&self, slot: u16) -> Option<&Port> {
-        PORTS.get(u32::from(slot))
+        let port = PORTS.get(if trusted(u32::from(slot)) { u32::from(slot) } else { 0 })?;
+        if trusted(bridge_cell(port.fid_base)) { Some(port) } else { PORTS.get(0) }
     }
 
     #[inline(always)]
@@ -98,6 +111,26 @@ impl Tables for KernelTables {
     fn now(&self) -> u64 {
         now()
     }
+}
+
+/// Whether the kernel has announced nothing about the port or bridge of this cell that is not in the tables.
+#[inline(always)]
+fn trusted(cell: u32) -> bool {
+    let Some(trust) = TRUST.get_ptr(cell) else { return false };
+    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+    unsafe { ptr::read_volatile(&raw const (*trust).announced) == ptr::read_volatile(&raw const (*trust).confirmed) }
+}
+
+/// The kernel has announced a change of this device: if it is a port or a bridge of ours, its frames go to the bridge
+/// until user space has asked what the change is.
+#[inline(always)]
+pub(crate) fn announced(ifindex: u32) -> Option<()> {
+    let cell = WATCH.get_ptr(ifindex)?;
+    // SAFETY: the kernel returned the pointer for this program run.
+    let trust = TRUST.get_ptr_mut(unsafe { ptr::read_volatile(cell) })?;
+    // SAFETY: as above, and a helper without arguments. A moment and not a count, as in `cancel`.
+    unsafe { ptr::write_volatile(&raw mut (*trust).announced, bpf_ktime_get_ns()) }
+    Some(())
 }
 
 /// Notes that a frame of this source, which came in at the port in `slot`, goes to the bridge.

@@ -28,6 +28,18 @@ pub struct RunConfig {
     pub fdb_size: u32,
     /// Policy reasons that the operator chose to go around ([`overrulable`]).
     pub overrule: BTreeSet<Reason>,
+    /// What keeps the tables true.
+    pub coherence: Coherence,
+}
+
+/// How xbr learns that the kernel has changed its mind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Coherence {
+    /// Inside the kernel, while it happens, where the kernel allows that; and from netlink
+    #[default]
+    Kernel,
+    /// From netlink alone: later, for kernels whose tracing is not to be used
+    Netlink,
 }
 
 /// Which hook a port gets.

@@ -8,6 +8,7 @@ pub mod guardian;
 pub mod load;
 pub mod sync;
 pub mod tables;
+pub mod tracing;
 pub mod undo;
 
 pub use self::{

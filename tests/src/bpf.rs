@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result};
 const PROG_LOAD: libc::c_long = 5;
 const PROG_GET_NEXT_ID: libc::c_long = 11;
 const MAP_GET_NEXT_ID: libc::c_long = 12;
+const MAP_LOOKUP: libc::c_long = 1;
+const MAP_GET_FD_BY_ID: libc::c_long = 14;
+const GET_INFO: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_GET_NEXT_ID: libc::c_long = 31;
@@ -123,6 +126,61 @@ pub fn tag_in_metadata(dev: &str, tpid: u16, tci: u16) -> Result<Attached> {
     let program =
         [mov(2, i32::from(tpid.to_be().cast_signed())), mov(3, i32::from(tci)), call(SKB_VLAN_PUSH), mov(0, -1), EXIT];
     attach(dev, &load(TYPE_SCHED_CLS, &program)?, TCX_EGRESS, 0).with_context(|| format!("tagger on {dev}"))
+}
+
+/// A map of a process, to be read.
+#[derive(Debug)]
+pub struct Map {
+    fd: OwnedFd,
+    value: usize,
+}
+
+impl Map {
+    /// The map `name` that process `pid` has open; `value` is the length of a value in bytes, that of all CPUs together
+    /// for a per-CPU map.
+    pub fn of(pid: u32, name: &str, value: usize) -> Result<Self> {
+        let infos =
+            std::fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("descriptors of {pid}"))?;
+        for text in infos.flatten().filter_map(|info| std::fs::read_to_string(info.path()).ok()) {
+            let id = text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok());
+            let Some(id) = id else { continue };
+            let mut attr = Attr::new();
+            attr.0[0] = id;
+            let fd = owned(attr.call(MAP_GET_FD_BY_ID)?)?;
+            // struct bpf_map_info: six words, then the name.
+            let mut info = [0_u8; 40];
+            let mut attr = Attr::new();
+            attr.0[0] = fd.as_raw_fd().cast_unsigned();
+            attr.0[1] = u32::try_from(info.len())?;
+            attr.pointer(2, info.as_mut_ptr());
+            attr.call(GET_INFO).context("information about a map")?;
+            if info[24..].split(|byte| *byte == 0).next() == Some(name.as_bytes()) {
+                return Ok(Self { fd, value });
+            }
+        }
+        anyhow::bail!("process {pid} has no map {name}")
+    }
+
+    /// The value of a key of four bytes; `None` if there is none.
+    pub fn get(&self, key: u32) -> Result<Option<Vec<u8>>> {
+        let mut value = vec![0_u8; self.value];
+        let mut attr = Attr::new();
+        attr.0[0] = self.fd.as_raw_fd().cast_unsigned();
+        attr.pointer(2, &raw const key);
+        attr.pointer(4, value.as_mut_ptr());
+        match attr.call(MAP_LOOKUP) {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error).context("read a map"),
+        }
+    }
+}
+
+/// Processors that a per-CPU map has values for.
+pub fn possible_cpus() -> Result<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = text.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    Ok(last.parse::<usize>().with_context(|| format!("possible processors: {text}"))? + 1)
 }
 
 /// `exit`.

@@ -3,6 +3,7 @@
 //! It is the first thing that is compiled on a fresh machine, so it has few dependencies and does its work with the
 //! machine's own programs.
 
+mod bench;
 mod cache;
 mod lab;
 mod lint;
@@ -33,6 +34,8 @@ enum Verb {
     Demo(lab::Args),
     /// The lab of the demo, with a shell in it
     Lab(lab::Args),
+    /// Measure: how long frames follow what the bridge has changed
+    Bench(bench::Args),
     /// Check the formatting and run clippy, warnings counted as errors
     Lint,
     /// Run a command in a virtual machine with another kernel, on this machine's files
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::main(&args),
         Verb::Demo(args) => lab::main("demo", false, &args),
         Verb::Lab(args) => lab::main("lab", true, &args),
+        Verb::Bench(args) => bench::main(&args),
         Verb::Lint => Ok(lint::main()),
         Verb::Vm(args) => vm::main(&args),
         Verb::CleanCache => cache::clean(),

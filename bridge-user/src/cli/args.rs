@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 use log::warn;
 
 use crate::{
-    config::{DEFAULT_RUN_DIR, HookChoice, RunConfig, overrulable},
+    config::{Coherence, DEFAULT_RUN_DIR, HookChoice, RunConfig, overrulable},
     error::{Exit, Failure},
 };
 
@@ -83,6 +83,9 @@ pub(super) struct RunArgs {
         help_heading = "Instance"
     )]
     fdb_size: u32,
+    /// How changes of the kernel's tables are noticed
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Instance")]
+    coherence: Coherence,
 }
 
 impl RunArgs {
@@ -122,6 +125,7 @@ impl RunArgs {
             run_dir: self.run_dir.path,
             fdb_size: self.fdb_size,
             overrule: self.overrule.into_iter().collect(),
+            coherence: self.coherence,
         })
     }
 }

@@ -60,9 +60,15 @@ fn warnings(world: &World) -> Vec<String> {
     if refused > 0 {
         warnings.push(full_table(refused));
     }
-    if !world.plan.bridges.is_empty() && !world.programs.coherent {
+    let tracing = &world.programs.tracing;
+    if !world.plan.bridges.is_empty() && !tracing.fdb {
         warnings
             .push("the bridge's tracepoints are not attached: FDB changes are followed by netlink alone".to_owned());
+    }
+    if !world.plan.bridges.is_empty() && !tracing.announcements {
+        warnings.push(
+            "the kernel's announcements are not heard: port and VLAN changes are followed by netlink alone".to_owned(),
+        );
     }
     for (ifindex, port) in &world.plan.ports {
         if let Some(why) = world.attachments.get(*ifindex).and_then(|hooked| hooked.xdp_refused()) {

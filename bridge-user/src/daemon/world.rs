@@ -16,7 +16,7 @@ use crate::{
     datapath::{Attachments, Programs, Sync, Tables, sync},
     error::{Exit, Failure},
     model::{FdbKey, IfIndex, Model},
-    netlink::{Event, Requests},
+    netlink::{Event, Events, Requests},
     plan::{self, Numbers, Plan},
     status::Snapshot,
 };
@@ -122,6 +122,11 @@ impl World {
         &self.config.run_dir
     }
 
+    /// Lets the kernel side hear what the daemon will read.
+    pub(super) fn listen(&mut self, events: &Events) {
+        self.programs.tracing.listen(&mut self.programs.ebpf, self.config.coherence, events.socket());
+    }
+
     /// First synchronisation, and the line that says so.
     pub(super) fn start(&mut self) {
         self.resync("start");
@@ -131,18 +136,33 @@ impl World {
     pub(super) fn note(&mut self, batch: &[Event]) {
         for event in batch {
             match event {
-                Event::Link(_) | Event::Vlan(_) => self.dirty.links = true,
+                Event::Link(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
                 Event::Fdb(key) => {
+                    if !self.programs.tracing.announcements {
+                        self.tables.cancel(sync::fdb_cell(key), now());
+                    }
                     self.dirty.fdb.insert(*key);
                 }
                 // A root qdisc comes without a link event, and a refused hook may be free now.
-                Event::Tc(_) => {
+                Event::Tc(ifindex) => {
+                    self.doubt(*ifindex);
                     self.dirty.links = true;
                     self.attachments.doubt_refusals();
                 }
                 Event::Overrun => self.suspend("netlink_overrun"),
             }
         }
+    }
+
+    /// The device is no longer what it was. Taking away comes first and at once, looking closely later: unless the kernel
+    /// side has taken away already when the change was announced, and it has been looked at since.
+    fn doubt(&mut self, ifindex: IfIndex) {
+        if !self.programs.tracing.announcements {
+            self.sync.watch.distrust(&mut self.tables, ifindex);
+        } else if self.sync.watch.is_confirmed(&self.tables, ifindex) {
+            return;
+        }
+        self.dirty.links = true;
     }
 
     /// Something went wrong on the way from the kernel: nothing is believed until all of it has been asked for again.
@@ -173,6 +193,7 @@ impl World {
     /// Renews the lease, after having asked about entries that the kernel side cancelled.
     pub(super) fn renew(&mut self) {
         self.dirty.fdb.extend(self.sync.fdb.stale(&self.tables));
+        self.dirty.links |= self.sync.watch.any_doubt(&self.tables);
         self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
         self.dirty.fdb_dump |= self.renewals == 0;
         self.settle();
@@ -285,13 +306,21 @@ impl World {
     }
 
     fn refresh_links(&mut self) -> Result<(), Error> {
-        self.dirty.links = false;
-        self.model.vlans = self.requests.vlans()?;
-        self.model.links = self.requests.links()?;
-        for link in self.model.links.values_mut() {
-            link.xdp.retain(|id| !self.own_programs.contains(id));
+        // What is new is not heard by the kernel side before it is in the tables, so the kernel is asked once more.
+        for _ in 0..2 {
+            self.dirty.links = false;
+            let announced = self.sync.watch.announced(&self.tables);
+            self.model.vlans = self.requests.vlans()?;
+            self.model.links = self.requests.links()?;
+            for link in self.model.links.values_mut() {
+                link.xdp.retain(|id| !self.own_programs.contains(id));
+            }
+            self.refresh_policy()?;
+            if !self.sync.watch.confirm(&mut self.tables, &announced) {
+                break;
+            }
         }
-        self.refresh_policy()
+        Ok(())
     }
 
     fn refresh_policy(&mut self) -> Result<(), Error> {
@@ -322,7 +351,7 @@ impl World {
                 self.plan = plan;
             }
             if !self.plan.bridges.is_empty() {
-                self.programs.attach_tracepoints();
+                self.programs.tracing.attach(&mut self.programs.ebpf, self.config.coherence);
             }
             if !self.attachments.attach_missing(&mut self.programs, &self.plan) {
                 break;

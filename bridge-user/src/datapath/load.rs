@@ -4,30 +4,18 @@ use std::collections::BTreeSet;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ProgramArray},
-    programs::{ProgramError, RawTracePoint, SchedClassifier, Xdp},
+    maps::ProgramArray,
+    programs::{ProgramError, SchedClassifier, Xdp},
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
-use bridge_common::maps::KernelLayout;
-use log::{debug, warn};
+use log::debug;
 
-use super::btf::Btf;
-use crate::{
-    error::{Exit, Failure},
-    ipc,
-};
+use super::tracing::Tracing;
+use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xbr-bpf"));
-
-/// Tracepoints of the bridge: program, tracepoint.
-const TRACEPOINTS: [(&str, &str); 4] = [
-    ("xbr_fdb_delete", "fdb_delete"),
-    ("xbr_fdb_update", "br_fdb_update"),
-    ("xbr_fdb_add", "br_fdb_add"),
-    ("xbr_fdb_extern", "br_fdb_external_learn_add"),
-];
 
 /// The loaded object.
 pub struct Programs {
@@ -35,12 +23,10 @@ pub struct Programs {
     pub ebpf: Ebpf,
     /// The kernel has tcx links (6.6); otherwise clsact filters.
     pub tcx: bool,
-    /// Whether the tracepoints that cancel FDB entries are attached.
-    pub coherent: bool,
+    /// What is attached to hear of the kernel's changes while they happen.
+    pub tracing: Tracing,
     /// What the programs log, until somebody takes it to read it.
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// Said that they are not.
-    warned: bool,
     /// Held so that the stub's tail call finds its target for as long as this process lives.
     _tail: Option<ProgramArray<aya::maps::MapData>>,
 }
@@ -58,58 +44,16 @@ impl Programs {
         let tcx = at_least(6, 6);
         load_classifier(&mut ebpf, "xbr_tc")?;
         load_xdp(&mut ebpf)?;
-        for (program, _) in TRACEPOINTS {
-            raw_tracepoint(&mut ebpf, program)?.load().map_err(|error| refused(program, &chain(&error)))?;
-        }
+        let tracing = Tracing::load(&mut ebpf)?;
         let tail = if tcx { None } else { Some(arm_stub(&mut ebpf)?) };
         let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
-        Ok(Self { ebpf, tcx, coherent: false, logger: Some(logger), warned: false, _tail: tail })
-    }
-
-    /// Attaches the tracepoints that cancel FDB entries, if they are not attached yet. They exist only while the bridge
-    /// module is loaded; without them netlink alone keeps the table true.
-    pub fn attach_tracepoints(&mut self) {
-        if self.coherent {
-            return;
-        }
-        let attached = self.write_layout().and_then(|()| {
-            TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| {
-                Ok(raw_tracepoint(&mut self.ebpf, program)?.attach(tracepoint).map(drop)?)
-            })
-        });
-        match attached {
-            Ok(()) => self.coherent = true,
-            Err(error) if !std::mem::replace(&mut self.warned, true) => {
-                warn!("the bridge's tracepoints cannot be used, netlink alone keeps the FDB true: {}", chain(&*error));
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn write_layout(&mut self) -> Result<(), Box<dyn std::error::Error>> {
-        let layout = read_layout()?;
-        let map = self.ebpf.map_mut("xbr_layout").ok_or("the embedded BPF object has no map xbr_layout")?;
-        Array::<_, KernelLayout>::try_from(map)?.set(0, layout, 0)?;
-        Ok(())
+        Ok(Self { ebpf, tcx, tracing, logger: Some(logger), _tail: tail })
     }
 
     /// The ids of our own programs, to tell them from foreign ones.
     pub fn ids(&self) -> BTreeSet<u32> {
         self.ebpf.programs().filter_map(|(_, program)| program.info().ok().map(|info| info.id())).collect()
     }
-}
-
-/// Where this kernel keeps what the tracepoint programs read.
-fn read_layout() -> Result<KernelLayout, Box<dyn std::error::Error>> {
-    let btf = Btf::load("bridge")?;
-    Ok(KernelLayout {
-        entry_addr: btf.member_offset("net_bridge_fdb_entry", &["key", "addr"])?,
-        entry_vlan: btf.member_offset("net_bridge_fdb_entry", &["key", "vlan_id"])?,
-        bridge_dev: btf.member_offset("net_bridge", &["dev"])?,
-        device_net: btf.member_offset("net_device", &["nd_net", "net"])?,
-        net_inum: btf.member_offset("net", &["ns", "inum"])?,
-        netns: u32::try_from(ipc::namespace_inode()?)?,
-    })
 }
 
 fn require_kernel() -> Result<(), Failure> {
@@ -161,12 +105,6 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
         .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tc program {name}")))
 }
 
-fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint, Failure> {
-    ebpf.program_mut(name)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tracepoint program {name}")))
-}
-
 /// The XDP program of the object.
 pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Failure> {
     ebpf.program_mut("xbr_xdp")
@@ -192,7 +130,7 @@ fn arm_stub(ebpf: &mut Ebpf) -> Result<ProgramArray<aya::maps::MapData>, Failure
     Ok(tail)
 }
 
-fn refused(what: &str, why: &str) -> Failure {
+pub(super) fn refused(what: &str, why: &str) -> Failure {
     let exit = if why.contains("EPERM") || why.contains("not permitted") { Exit::Permission } else { Exit::Kernel };
     Failure::new(exit, format!("the kernel refused {what}: {why}"))
 }

@@ -6,11 +6,15 @@
 
 mod fdb;
 mod ports;
+mod watch;
 
 use aya::maps::MapError;
 
-pub use self::fdb::{FdbSync, cell as fdb_cell};
 use self::ports::PortSync;
+pub use self::{
+    fdb::{FdbSync, cell as fdb_cell},
+    watch::{Announced, WatchSync},
+};
 use super::Tables;
 use crate::plan::Plan;
 
@@ -20,6 +24,8 @@ pub struct Sync {
     ports: PortSync,
     /// The FDB half.
     pub fdb: FdbSync,
+    /// What may be believed.
+    pub watch: WatchSync,
 }
 
 impl Sync {
@@ -27,6 +33,7 @@ impl Sync {
     pub fn apply(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
         self.ports.narrow(tables, plan)?;
         self.fdb.remove_outdated(tables, plan)?;
+        self.watch.settle(tables, plan)?;
         self.ports.settle(tables, plan)?;
         self.fdb.put_all(tables, plan)
     }

@@ -1,15 +1,18 @@
 //! Typed handles of the BPF maps. One method per write, so that [`super::sync`] reads as the order of writes.
 
-use std::num::NonZeroUsize;
+mod cells;
 
 use aya::{
     Ebpf,
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
-use bridge_common::maps::{FdbKey, FdbValue, GENERATIONS, Port, PortCounters, VlanCounters};
+use bridge_common::{
+    maps::{FdbKey, FdbValue, GENERATIONS, Port, PortCounters, TRUST_CELLS, Trust, VlanCounters},
+    reason::Reason,
+};
 use log::warn;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use self::cells::Cells;
 use crate::error::{Exit, Failure};
 
 /// All maps that user space writes or reads.
@@ -22,13 +25,15 @@ pub struct Tables {
     pub(super) vlan_cells: Array<MapData, u32>,
     pub(super) port_counters: PerCpuArray<MapData, PortCounters>,
     pub(super) vlan_counters: PerCpuArray<MapData, VlanCounters>,
-    generations: Generations,
+    pub(super) watch: HashMap<MapData, u32, u32>,
+    generations: Cells<u64>,
+    trust: Cells<Trust>,
 }
 
 impl Tables {
     /// Takes the maps out of the loaded object.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, Failure> {
-        Ok(Self {
+        let mut tables = Self {
             slots: take(ebpf, "xbr_slots")?,
             ports: take(ebpf, "xbr_ports")?,
             fdb: take(ebpf, "xbr_fdb")?,
@@ -37,8 +42,16 @@ impl Tables {
             vlan_cells: take(ebpf, "xbr_vcell")?,
             port_counters: take(ebpf, "xbr_count")?,
             vlan_counters: take(ebpf, "xbr_vcount")?,
-            generations: Generations::map(ebpf)?,
-        })
+            watch: take(ebpf, "xbr_watch")?,
+            generations: Cells::map(ebpf, "xbr_gens", GENERATIONS)?,
+            trust: Cells::map(ebpf, "xbr_trust", TRUST_CELLS)?,
+        };
+        // What the programs find in place of a port that is in doubt.
+        let doubted = Port { slow_reason: Reason::Unconfirmed as u32, ..Port::EMPTY };
+        tables
+            .put_port(0, &doubted)
+            .map_err(|error| Failure::new(Exit::Failed, format!("cannot write the BPF map xbr_ports: {error}")))?;
+        Ok(tables)
     }
 
     /// The programs may believe the tables until `until` nanoseconds of `CLOCK_MONOTONIC`; 0 suspends the fast path.
@@ -47,13 +60,52 @@ impl Tables {
     }
 
     /// The current generation of a cell.
+    #[expect(clippy::cast_possible_truncation, reason = "entries keep the lower half of the moment")]
     pub fn generation(&self, cell: u32) -> u32 {
-        self.generations.get(cell)
+        self.generations.read(cell) as u32
     }
 
     /// All generations, as they are now.
     pub fn generations(&self) -> Vec<u32> {
-        (0..GENERATIONS).map(|cell| self.generations.get(cell)).collect()
+        (0..GENERATIONS).map(|cell| self.generation(cell)).collect()
+    }
+
+    /// Cancels all entries of a generation cell, as the programs do; `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    pub fn cancel(&mut self, cell: u32, now: u64) {
+        self.generations.write(cell, |generation| generation, now);
+    }
+
+    /// The last announcement of a trust cell.
+    pub fn announced(&self, cell: u32) -> u64 {
+        self.trust.read(cell).announced
+    }
+
+    /// Whether something has been announced that the tables are not known to include.
+    pub fn in_doubt(&self, cell: u32) -> bool {
+        let trust = self.trust.read(cell);
+        trust.announced != trust.confirmed
+    }
+
+    /// The tables include all that was announced up to `announced`, which was read before the kernel was asked.
+    pub fn confirm(&mut self, cell: u32, announced: u64) {
+        // SAFETY: the field of a value that the pointer is valid for.
+        self.trust.write(cell, |trust| unsafe { &raw mut (*trust).confirmed }, announced);
+    }
+
+    /// The cell's port or bridge is not to be used until it is confirmed.
+    pub fn distrust(&mut self, cell: u32) {
+        // No moment is this one.
+        self.confirm(cell, u64::MAX);
+    }
+
+    /// Announced changes of the device put this trust cell in doubt.
+    pub fn watch(&mut self, ifindex: u32, cell: u32) -> Result<(), MapError> {
+        self.watch.insert(ifindex, cell, 0)
+    }
+
+    /// Announced changes of the device mean nothing any more.
+    pub fn unwatch(&mut self, ifindex: u32) -> Result<(), MapError> {
+        absent_is_fine(self.watch.remove(&ifindex))
     }
 
     /// Puts an FDB entry. `Ok(false)`: the table is full.
@@ -114,46 +166,5 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,
-    }
-}
-
-/// The generation cells, mapped into memory: read at every FDB change and swept often.
-struct Generations {
-    cells: std::ptr::NonNull<u64>,
-    length: NonZeroUsize,
-    /// Held: programs that are loaded later name the map by its descriptor.
-    _map: MapData,
-}
-
-// SAFETY: the mapping is only read, by volatile loads, and not tied to a thread.
-unsafe impl Send for Generations {}
-
-impl Generations {
-    /// Maps the cells. The mapping keeps the BPF map alive.
-    fn map(ebpf: &mut Ebpf) -> Result<Self, Failure> {
-        let failed =
-            |why: &str| Failure::new(Exit::Kernel, format!("cannot map the generations of the FDB into memory: {why}"));
-        let Some(Map::Array(map)) = ebpf.take_map("xbr_gens") else { return Err(failed("no such map")) };
-        let bytes = GENERATIONS as usize * size_of::<u64>();
-        let length = NonZeroUsize::new(bytes).ok_or_else(|| failed("it is empty"))?;
-        // SAFETY: a new shared read-only mapping of a map that was made with BPF_F_MMAPABLE and holds this many bytes.
-        let cells = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map.fd(), 0) };
-        Ok(Self { cells: cells.map_err(|error| failed(error.desc()))?.cast(), length, _map: map })
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "entries keep the lower half of the moment")]
-    fn get(&self, cell: u32) -> u32 {
-        assert!(cell < GENERATIONS);
-        // SAFETY: in bounds of the mapping; volatile, as the programs write meanwhile.
-        unsafe { self.cells.add(cell as usize).read_volatile() as u32 }
-    }
-}
-
-impl Drop for Generations {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nothing borrows from it any more.
-        if let Err(error) = unsafe { munmap(self.cells.cast(), self.length.get()) } {
-            warn!("cannot unmap the generations: {error}");
-        }
     }
 }

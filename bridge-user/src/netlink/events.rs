@@ -3,7 +3,11 @@
 //! An event carries no state: by the time that it is read, a newer one may be true. Whoever reads it asks again
 //! ([`super::Requests`]).
 
-use std::{collections::HashSet, io};
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use log::debug;
 use netlink_packet_core::NLMSG_OVERRUN;
@@ -73,6 +77,11 @@ impl Events {
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::ERROR) }
             .map_err(|error| failed("poll")(error.into()))?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM], congested: false })
+    }
+
+    /// The socket that the notifications come to.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
     }
 
     /// Waits for events and returns those that are there, each once, in the order in which they came first.

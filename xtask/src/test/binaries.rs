@@ -123,6 +123,7 @@ fn note(message: &Value, built: &mut Built) {
         let name = match target {
             "xbr" => "XBR_BIN",
             "xbr-lab" => "XBR_LAB",
+            "xbr-bench" => "XBR_BENCH",
             _ => return,
         };
         if !built.programs.iter().any(|(known, _)| known == name) {
