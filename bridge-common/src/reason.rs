@@ -145,6 +145,9 @@ reasons! {
     NotSelected = 43, "not_selected", Slow;
     /// The device's hook is taken or refused, so the port is not accelerated.
     NoHook = 44, "no_hook", Slow;
+
+    /// Shadow mode: the fast path would have forwarded it; it was left to the bridge.
+    WouldForward = 62, "would_forward", Slow;
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     path::PathBuf,
     str::FromStr,
 };
@@ -28,6 +29,8 @@ pub struct RunConfig {
     pub fdb_size: u32,
     /// Policy reasons that the operator chose to go around ([`overrulable`]).
     pub overrule: BTreeSet<Reason>,
+    /// Shadow mode: forward nothing, and compare one in this many of the frames that would be forwarded.
+    pub shadow: Option<NonZeroU32>,
 }
 
 /// Which hook a port gets.
