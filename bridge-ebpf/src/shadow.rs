@@ -157,13 +157,14 @@ fn window_at(len: u32) -> u32 {
 fn find(ctx: &TcContext, note: impl Fn(&mut Flight)) -> i32 {
     let key = address(ctx);
     let Some(recent) = recent() else { return TC_ACT_UNSPEC };
-    let mut number = None;
+    // A number that no flight has, and no Option: of that, the compiler would read a register that was never written.
+    let mut number = u32::MAX;
     for index in 0..RECENT {
         if recent.keys[index] == key {
-            number = Some(recent.flights[index]);
+            number = recent.flights[index];
         }
     }
-    let Some(flight) = number.and_then(|number| FLIGHTS.get_ptr_mut(number)) else { return TC_ACT_UNSPEC };
+    let Some(flight) = FLIGHTS.get_ptr_mut(number) else { return TC_ACT_UNSPEC };
     // SAFETY: only this CPU looks for the key, and user space reads the flight only when some time has gone by.
     let flight = unsafe { &mut *flight };
     if flight.key == key && flight.state == flight_state::OPEN {

@@ -1,7 +1,8 @@
 //! Snapshots for the tests of `status` and `top`.
 
 use crate::status::{
-    BridgeStatus, Count, Disagreement, PortShadow, PortStatus, ShadowStatus, Snapshot, TableFill, VERSION, VlanStatus};
+    BridgeStatus, Count, Disagreement, PortShadow, PortStatus, ShadowStatus, Snapshot, TableFill, VERSION, VlanStatus,
+};
 
 fn count(packets: u64) -> Count {
     Count { packets, bytes: packets * 100 }

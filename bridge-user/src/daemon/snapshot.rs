@@ -42,7 +42,11 @@ pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapsh
 
 fn would_forward(bridges: &[BridgeStatus]) -> Count {
     let mut total = PortShadow::default();
-    bridges.iter().flat_map(|bridge| &bridge.ports).filter_map(|port| port.shadow.as_ref()).for_each(|port| total.add(port));
+    bridges
+        .iter()
+        .flat_map(|bridge| &bridge.ports)
+        .filter_map(|port| port.shadow.as_ref())
+        .for_each(|port| total.add(port));
     total.would_forward
 }
 

@@ -64,10 +64,17 @@ impl Entries {
     const fn programs(self) -> &'static [(&'static str, &'static str, u32)] {
         match self {
             Self::Fast => &[("xbr_tc", "xbr_stub", 0)],
-            Self::Shadow { .. } => {
-                &[("xbr_shadow_in", "xbr_stub", 0), ("xbr_shadow_out", "xbr_stub_out", 1), ("xbr_shadow_up", "xbr_stub_up", 2)]
-            }
+            Self::Shadow { .. } => &[
+                ("xbr_shadow_in", "xbr_stub", 0),
+                ("xbr_shadow_out", "xbr_stub_out", 1),
+                ("xbr_shadow_up", "xbr_stub_up", 2),
+            ],
         }
+    }
+
+    /// The program on the ingress of ports.
+    pub const fn ingress(self) -> &'static str {
+        self.programs()[0].0
     }
 
     /// Whether nothing is forwarded.

@@ -145,7 +145,8 @@ fn difference(flight: &Flight) -> Compared {
     if expected.length != actual.length {
         return Compared::Other(format!("{} bytes instead of {}", actual.length, expected.length));
     }
-    if let Some(at) = (0..expected.head.len().min(actual.head.len())).find(|at| expected.head[*at] != actual.head[*at]) {
+    if let Some(at) = (0..expected.head.len().min(actual.head.len())).find(|at| expected.head[*at] != actual.head[*at])
+    {
         let (is, should) = (actual.head[at], expected.head[at]);
         return Compared::Other(format!("byte {at} is {is:02x} instead of {should:02x}"));
     }

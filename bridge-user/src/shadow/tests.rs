@@ -175,7 +175,10 @@ fn the_ledger_adds_up_and_keeps_the_latest_example() {
     assert_eq!(examples.len(), 1);
     let example = &examples[0];
     assert!((example.unix_seconds - 99.0).abs() < 1e-6);
-    assert_eq!((example.ingress.as_str(), example.expected_port.as_str(), example.bridge.as_str()), ("tap1", "eth0", "br0"));
+    assert_eq!(
+        (example.ingress.as_str(), example.expected_port.as_str(), example.bridge.as_str()),
+        ("tap1", "eth0", "br0")
+    );
     assert_eq!((example.actual_port.as_deref(), example.actual_bytes.as_deref()), (None, None));
     assert_eq!(example.expected_bytes.len(), 120);
     assert!(example.expected_bytes.starts_with("000102030405"));

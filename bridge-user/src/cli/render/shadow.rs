@@ -33,7 +33,10 @@ pub(super) fn summary(text: &mut String, shadow: &ShadowStatus, details: bool) {
 /// An example with its bytes.
 fn frames(text: &mut String, example: &Disagreement) {
     let Disagreement { bridge, ingress, tag_change, expected_port, unix_seconds, .. } = example;
-    line(text, &format!("    received at {ingress} of {bridge}, {} bytes, @{unix_seconds:.3}:", example.received_length));
+    line(
+        text,
+        &format!("    received at {ingress} of {bridge}, {} bytes, @{unix_seconds:.3}:", example.received_length),
+    );
     dump(text, &example.received_bytes);
     line(text, &format!("    expected at {expected_port}, {} bytes, tag: {tag_change}:", example.expected_length));
     dump(text, &example.expected_bytes);
