@@ -1,5 +1,5 @@
 //! What kernel and user space share: the decision ([`decide`]), the reasons for it ([`reason`]), and the layout of the
-//! BPF maps ([`maps`]).
+//! BPF maps ([`maps`], [`shadow`]).
 //!
 //! No I/O, no map access, no context types: the same decision runs in the XDP program, in the tc program and on the host.
 #![no_std]
@@ -9,3 +9,4 @@ pub mod frame;
 pub mod mac;
 pub mod maps;
 pub mod reason;
+pub mod shadow;

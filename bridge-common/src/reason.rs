@@ -147,6 +147,8 @@ reasons! {
     NoHook = 44, "no_hook", Slow;
     /// The kernel has announced a change of the port or its bridge, and xbr has not yet asked what it is.
     Unconfirmed = 60, "unconfirmed", Slow;
+    /// Shadow mode: the fast path would have forwarded it; it was left to the bridge.
+    WouldForward = 62, "would_forward", Slow;
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS);

@@ -12,6 +12,7 @@ mod announce;
 mod coherence;
 mod count;
 mod packet;
+mod shadow;
 mod tables;
 mod tc;
 mod xdp;
@@ -23,9 +24,10 @@ use aya_ebpf::{
     programs::{RawTracePointContext, SkBuffContext, TcContext, XdpContext},
 };
 
-/// The tc program behind [`xbr_stub`]. The kernel empties this map when the last process that holds it is gone.
+/// The tc programs behind [`xbr_stub`] (cell 0) and its like. The kernel empties this map when the last process that
+/// holds it is gone.
 #[map(name = "xbr_tail")]
-static TAIL: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static TAIL: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
 /// What a socket filter returns to keep all of a message, however long.
 const WHOLE: i64 = 0xffff_ffff;
@@ -39,7 +41,7 @@ fn xbr_xdp(ctx: XdpContext) -> u32 {
 /// tc ingress of every port.
 #[classifier]
 fn xbr_tc(ctx: TcContext) -> i32 {
-    tc::run(&ctx)
+    tc::run(&ctx, tc::forward)
 }
 
 /// What is attached where the kernel has no links for tc (before 6.6): a filter there outlives its process, so it calls
@@ -48,6 +50,40 @@ fn xbr_tc(ctx: TcContext) -> i32 {
 fn xbr_stub(ctx: TcContext) -> i32 {
     // SAFETY: a tail call does not return when it succeeds, and nothing is held across it.
     unsafe { TAIL.tail_call(&ctx, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// Shadow mode, in the place of [`xbr_tc`]: decides and counts alike, and passes every frame.
+#[classifier]
+fn xbr_shadow_in(ctx: TcContext) -> i32 {
+    shadow::arrives(&ctx)
+}
+
+/// Shadow mode, tc egress of every port: looks what the bridge sends out.
+#[classifier]
+fn xbr_shadow_out(ctx: TcContext) -> i32 {
+    shadow::leaves(&ctx)
+}
+
+/// Shadow mode, tc ingress of the bridge device: looks what the bridge delivers to the host.
+#[classifier]
+fn xbr_shadow_up(ctx: TcContext) -> i32 {
+    shadow::goes_up(&ctx)
+}
+
+/// [`xbr_stub`] in front of [`xbr_shadow_out`].
+#[classifier]
+fn xbr_stub_out(ctx: TcContext) -> i32 {
+    // SAFETY: as in `xbr_stub`.
+    unsafe { TAIL.tail_call(&ctx, 1) };
+    TC_ACT_UNSPEC
+}
+
+/// [`xbr_stub`] in front of [`xbr_shadow_up`].
+#[classifier]
+fn xbr_stub_up(ctx: TcContext) -> i32 {
+    // SAFETY: as in `xbr_stub`.
+    unsafe { TAIL.tail_call(&ctx, 2) };
     TC_ACT_UNSPEC
 }
 

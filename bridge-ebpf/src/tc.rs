@@ -18,9 +18,24 @@ use crate::{
     tables::{self, KernelTables},
 };
 
-/// Handles one frame and returns the tc action.
+/// Where a frame goes that takes the fast path.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// Slot of the ingress port.
+    pub(crate) slot: u16,
+    /// The forwarding id.
+    pub(crate) fid: Option<u16>,
+    /// Length, as counted.
+    pub(crate) len: u32,
+    /// Interface index of the egress port.
+    pub(crate) ifindex: u32,
+    /// Change of the tag.
+    pub(crate) edit: Edit,
+}
+
+/// Handles one frame and returns the tc action. `send` does what is to be done with a frame that is forwarded.
 #[inline(always)]
-pub(crate) fn run(ctx: &TcContext) -> i32 {
+pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) -> i32 {
     // SAFETY: the kernel hands every classifier a valid context.
     let (ifindex, len) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).len) };
     let Some(slot) = tables::slot(ifindex) else {
@@ -49,18 +64,23 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
             count(slot, reason, decision.fid, len);
             TC_ACT_UNSPEC
         }
-        Verdict::Forward { ifindex, edit, .. } => {
-            if !apply(ctx, edit) {
-                // The tag may be half changed: handing that to the bridge could put it into another VLAN.
-                count(slot, Reason::RewriteFailed, decision.fid, len);
-                warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
-                return TC_ACT_SHOT;
-            }
-            count(slot, Reason::ForwardedTc, decision.fid, len);
-            // SAFETY: a helper with plain arguments.
-            unsafe { bpf_redirect(ifindex, 0) as i32 }
-        }
+        Verdict::Forward { ifindex, edit, .. } => send(ctx, Way { slot, fid: decision.fid, len, ifindex, edit }),
     }
+}
+
+/// The fast path: changes the tag and redirects.
+#[inline(always)]
+pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
+    let Way { slot, fid, len, ifindex, edit } = way;
+    if !apply(ctx, edit) {
+        // The tag may be half changed: handing that to the bridge could put it into another VLAN.
+        count(slot, Reason::RewriteFailed, fid, len);
+        warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
+        return TC_ACT_SHOT;
+    }
+    count(slot, Reason::ForwardedTc, fid, len);
+    // SAFETY: a helper with plain arguments.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     path::PathBuf,
     str::FromStr,
 };
@@ -30,6 +31,8 @@ pub struct RunConfig {
     pub overrule: BTreeSet<Reason>,
     /// What keeps the tables true.
     pub coherence: Coherence,
+    /// Shadow mode: forward nothing, and compare one in this many of the frames that would be forwarded.
+    pub shadow: Option<NonZeroU32>,
 }
 
 /// How xbr learns that the kernel has changed its mind.

@@ -1,6 +1,7 @@
 //! `xbr run`: turns kernel events into table writes, keeps the lease, and answers questions.
 
 mod lock;
+mod shadow;
 mod snapshot;
 mod world;
 

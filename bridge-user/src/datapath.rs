@@ -6,6 +6,7 @@ pub mod clsact;
 pub mod counters;
 pub mod guardian;
 pub mod load;
+pub mod shadow;
 pub mod sync;
 pub mod tables;
 pub mod tracing;
@@ -13,7 +14,7 @@ pub mod undo;
 
 pub use self::{
     attach::{Attachments, Hooked},
-    load::Programs,
+    load::{Entries, Programs},
     sync::Sync,
     tables::Tables,
 };

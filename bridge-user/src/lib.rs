@@ -5,6 +5,7 @@
 
 pub mod bypass;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
@@ -13,5 +14,6 @@ pub mod ipc;
 pub mod model;
 pub mod netlink;
 pub mod plan;
+pub mod shadow;
 pub mod status;
 pub mod top;

@@ -33,8 +33,10 @@ pub struct Snapshot {
     pub at_nanoseconds: u64,
     /// Kernel release.
     pub kernel: String,
-    /// Whether the fast path is on: false while the daemon resynchronises.
+    /// Whether the fast path is on: false while the daemon resynchronises, and in shadow mode.
     pub active: bool,
+    /// The account of shadow mode; `None` outside it.
+    pub shadow: Option<ShadowStatus>,
     /// Full resyncs since the start, by cause.
     pub resyncs: BTreeMap<String, u64>,
     /// How full the tables are.
@@ -43,6 +45,30 @@ pub struct Snapshot {
     pub bridges: Vec<BridgeStatus>,
     /// Things an operator should know, each one line.
     pub warnings: Vec<String>,
+}
+
+impl Snapshot {
+    /// Whether the daemon knows the state of the bridges, and frames are decided.
+    pub fn running(&self) -> bool {
+        self.active || self.shadow.as_ref().is_some_and(|shadow| shadow.active)
+    }
+}
+
+impl PortStatus {
+    /// Whether frames from this port can take the fast path, or could if it were not for shadow mode.
+    pub fn ready(&self) -> bool {
+        self.accelerated || self.shadow.as_ref().is_some_and(|shadow| shadow.ready)
+    }
+}
+
+impl ShadowStatus {
+    /// Adds the account of another daemon.
+    pub fn add(&mut self, other: Self) {
+        self.active &= other.active;
+        self.total.add(&other.total);
+        self.no_room += other.no_room;
+        self.examples.extend(other.examples);
+    }
 }
 
 /// One BPF table.
@@ -101,10 +127,12 @@ pub struct PortStatus {
     pub hook_why: String,
     /// Whether frames from this port can take the fast path now.
     pub accelerated: bool,
-    /// Why not: a reason's name.
+    /// Why not: a reason's name. In shadow mode: why they could not even outside it.
     pub slow_reason: Option<String>,
     /// The finding behind `slow_reason`.
     pub slow_detail: Option<String>,
+    /// The account of shadow mode; `None` outside it.
+    pub shadow: Option<PortShadow>,
     /// Frames received that took the fast path.
     pub fast: Count,
     /// Frames received that went to the bridge.
@@ -117,6 +145,97 @@ pub struct PortStatus {
     pub reason_bytes: BTreeMap<String, u64>,
     /// The kernel's count of frames sent out of the port, whichever path they took.
     pub sent: Count,
+}
+
+/// Shadow mode: everything is decided and nothing forwarded, and what the bridge does is compared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShadowStatus {
+    /// Whether frames are decided and compared: false while the daemon resynchronises.
+    pub active: bool,
+    /// One in this many frames that would be forwarded is compared.
+    pub sample: u32,
+    /// All ports together, those that have left included. `would_forward` has those that are there now.
+    pub total: PortShadow,
+    /// Frames that were to be compared when all records were in use.
+    pub no_room: u64,
+    /// The latest example of each kind of disagreement.
+    pub examples: Vec<Disagreement>,
+}
+
+/// What shadow mode found out about the frames that came in at a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortShadow {
+    /// Whether frames could take the fast path now, were it not for shadow mode.
+    pub ready: bool,
+    /// Frames that would have been forwarded.
+    pub would_forward: Count,
+    /// Compared frames that left by the expected port alone, and with the expected bytes.
+    pub agreed: u64,
+    /// Compared frames with which something else happened.
+    pub disagreed: u64,
+    /// Frames whose way out nobody watched, as the egress port joined or left meanwhile.
+    pub unknown: u64,
+    /// The disagreements by kind: `other_port`, `other_bytes`, `extra_copy`, `never_left`, `went_up`. They add up to
+    /// `disagreed`.
+    pub disagreements: BTreeMap<String, u64>,
+}
+
+impl PortShadow {
+    /// Adds the account of another port.
+    pub fn add(&mut self, other: &Self) {
+        self.ready |= other.ready;
+        self.would_forward.packets += other.would_forward.packets;
+        self.would_forward.bytes += other.would_forward.bytes;
+        self.agreed += other.agreed;
+        self.disagreed += other.disagreed;
+        self.unknown += other.unknown;
+        for (kind, count) in &other.disagreements {
+            *self.disagreements.entry(kind.clone()).or_default() += count;
+        }
+    }
+}
+
+/// A frame with which the bridge did something else than the fast path would have done. Bytes are in hexadecimal, as
+/// they would lie on the wire: at most the first 128, with the tag.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Disagreement {
+    /// See [`PortShadow::disagreements`].
+    pub kind: String,
+    /// What happened instead, one sentence.
+    pub detail: String,
+    /// When the frame came in, in seconds since 1970.
+    pub unix_seconds: f64,
+    /// The bridge.
+    pub bridge: String,
+    /// The port where the frame came in.
+    pub ingress: String,
+    /// Its length there, in bytes.
+    pub received_length: u32,
+    /// Its bytes there.
+    pub received_bytes: String,
+    /// What the fast path would have done to the tag: "keep", "push VLAN 10", "pop", "retag to VLAN 10".
+    pub tag_change: String,
+    /// The port by which the fast path would have sent it.
+    pub expected_port: String,
+    /// The length that it would have had.
+    pub expected_length: u32,
+    /// The bytes that it would have had.
+    pub expected_bytes: String,
+    /// The port by which the copy in question left, or the bridge that it went up to; `None`: it was not seen again.
+    pub actual_port: Option<String>,
+    /// The length of that copy.
+    pub actual_length: Option<u32>,
+    /// Its bytes.
+    pub actual_bytes: Option<String>,
+    /// Copies that left by the expected port.
+    pub copies_expected: u32,
+    /// Copies that left by other ports.
+    pub copies_elsewhere: u32,
+    /// Copies that went up to the bridge.
+    pub copies_up: u32,
 }
 
 /// One VLAN of a bridge.

@@ -29,6 +29,10 @@ pub const TCX_EGRESS: u32 = 47;
 /// `XDP_FLAGS_DRV_MODE`.
 const XDP_NATIVE: u32 = 1 << 2;
 
+/// `BPF_FUNC_skb_store_bytes`.
+const SKB_STORE_BYTES: i32 = 9;
+/// `BPF_FUNC_clone_redirect`.
+const CLONE_REDIRECT: i32 = 13;
 /// `BPF_FUNC_skb_vlan_push`.
 const SKB_VLAN_PUSH: i32 = 18;
 
@@ -181,6 +185,25 @@ pub fn possible_cpus() -> Result<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = text.trim().rsplit(['-', ',']).next().unwrap_or_default();
     Ok(last.parse::<usize>().with_context(|| format!("possible processors: {text}"))? + 1)
+}
+
+/// Attaches a tcx program behind all others to the ingress of `dev`, which sends a copy of every frame out of `to`, both
+/// devices of this thread's namespace.
+pub fn mirror(dev: &str, to: &str) -> Result<Attached> {
+    let to = i32::try_from(nix::net::if_::if_nametoindex(to)?)?;
+    let program = [mov(2, to), mov(3, 0), call(CLONE_REDIRECT), mov(0, -1), EXIT];
+    attach(dev, &load(TYPE_SCHED_CLS, &program)?, TCX_INGRESS, 0).with_context(|| format!("mirror on {dev}"))
+}
+
+/// Attaches a tcx program behind all others to the ingress of a device of this thread's namespace, which writes `value`
+/// over the byte at `offset` of every frame that has one.
+pub fn write_byte(dev: &str, offset: u16, value: u8) -> Result<Attached> {
+    // *(u8 *)(r10 - 8) = value; r3 = r10 - 8
+    let store = 0x72 | 10 << 8 | u64::from(0xfff8_u16) << 16 | u64::from(value) << 32;
+    let (copy, add) = (0xbf | 3 << 8 | 10 << 12, 0x07 | 3 << 8 | u64::from(0xffff_fff8_u32) << 32);
+    let program =
+        [store, mov(2, i32::from(offset)), copy, add, mov(4, 1), mov(5, 0), call(SKB_STORE_BYTES), mov(0, -1), EXIT];
+    attach(dev, &load(TYPE_SCHED_CLS, &program)?, TCX_INGRESS, 0).with_context(|| format!("writer on {dev}"))
 }
 
 /// `exit`.

@@ -33,6 +33,8 @@ mod ports;
 mod scene;
 #[path = "netns/selftest.rs"]
 mod selftest;
+#[path = "netns/shadow.rs"]
+mod shadow;
 #[path = "netns/vlan.rs"]
 mod vlan;
 
@@ -64,6 +66,7 @@ const GROUPS: [&[Test]; 9] = [
     ports::TESTS,
     policy::TESTS,
     life::TESTS,
+    shadow::TESTS,
     vlan::TESTS,
 ];
 
@@ -81,8 +84,19 @@ fn main() -> ExitCode {
 fn in_scope(name: &str) -> bool {
     let groups: &[&str] = match env::var("XBR_VM").as_deref() {
         _ if env::var_os("XBR_TEST_ALL").is_some() => &[""],
-        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast"],
-        Ok("6.1") => &["vlan::", "policy::", "life::", "fdb::", "forward::known_unicast", "forward::every_pair_by_xdp"],
+        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast", "shadow::tags_agree"],
+        Ok("6.1") => &[
+            "vlan::",
+            "policy::",
+            "life::",
+            "fdb::",
+            "forward::known_unicast",
+            "forward::every_pair_by_xdp",
+            "shadow::tags_agree",
+            "shadow::a_dropped_frame",
+            "shadow::a_promiscuous_bridge",
+            "shadow::ports_are_left",
+        ],
         _ => &[""],
     };
     groups.iter().any(|group| name.starts_with(group))

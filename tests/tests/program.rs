@@ -31,6 +31,8 @@ mod ports;
 mod protocols;
 #[path = "program/random.rs"]
 mod random;
+#[path = "program/shadow.rs"]
+mod shadow;
 #[path = "program/source.rs"]
 mod source;
 #[path = "program/truncated.rs"]
@@ -45,7 +47,7 @@ mod xdp;
 /// Name and body of a test.
 type Test = (&'static str, fn(&mut bench::Bench) -> Result<()>);
 
-const GROUPS: [&[Test]; 9] = [
+const GROUPS: [&[Test]; 10] = [
     load::TESTS,
     ports::TESTS,
     protocols::TESTS,
@@ -53,6 +55,7 @@ const GROUPS: [&[Test]; 9] = [
     source::TESTS,
     destination::TESTS,
     xdp::TESTS,
+    shadow::TESTS,
     truncated::TESTS,
     random::TESTS,
 ];

@@ -1,6 +1,6 @@
 //! Options of `xbr run` and those that several verbs share, checked one by one.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use bridge_common::reason::Reason;
 use clap::{ArgAction, Args};
@@ -43,9 +43,13 @@ Examples:
   xbr run br0 --port eth0 --port tap1  two ports; the others stay with the bridge
   xbr run br0 --hook veth1=xdp         let a veth stand in for a NIC
   xbr run br0 --overrule netfilter     go around netfilter rules that see bridged frames
+  xbr run br0 --shadow                 forward nothing, compare with what the bridge does
 
 The hook auto is XDP and tc on a physical NIC, and tc elsewhere. A port is left to the bridge while something there
 would be bypassed: xbr status says what, and --overrule goes around it.
+With --shadow every frame goes by the bridge. What xbr would have forwarded is counted, and one frame in --sample is
+looked at again where it leaves: xbr status shows how many agree, and an example of each kind of disagreement. Programs
+of tc alone are attached, whatever --hook says of xdp.
 SIGTERM and SIGINT stop xbr and leave the ports as they were. RUST_LOG selects log messages in detail.";
 
 /// Options of `xbr run`.
@@ -72,6 +76,12 @@ pub(super) struct RunArgs {
         help_heading = "What is accelerated"
     )]
     overrule: Vec<Reason>,
+    /// Forward nothing: decide, count, and compare with what the bridge does
+    #[arg(long, help_heading = "Shadow mode")]
+    shadow: bool,
+    /// Compare one in N of the frames that would be forwarded
+    #[arg(long, value_name = "N", default_value = "16", requires = "shadow", help_heading = "Shadow mode")]
+    sample: NonZeroU32,
     #[command(flatten)]
     run_dir: RunDir,
     /// Entries of the FDB table, 16 to 4194304
@@ -107,6 +117,9 @@ impl RunArgs {
             if hooks.insert(port.clone(), hook).is_some_and(|earlier| earlier != hook) {
                 return usage(format!("port \"{port}\" has two different --hook options: keep one"));
             }
+            if self.shadow && hook == HookChoice::Xdp {
+                warn!("--hook {port}=xdp has no effect on shadow mode, which attaches tc programs alone");
+            }
             if !self.ports.is_empty() && !self.ports.contains(&port) {
                 warn!("--hook {port}=… has no effect: --port is used and does not name {port}");
             }
@@ -126,6 +139,7 @@ impl RunArgs {
             fdb_size: self.fdb_size,
             overrule: self.overrule.into_iter().collect(),
             coherence: self.coherence,
+            shadow: self.shadow.then_some(self.sample),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Snapshots for the tests of `status` and `top`.
 
-use crate::status::{BridgeStatus, Count, PortStatus, Snapshot, TableFill, VERSION, VlanStatus};
+use crate::status::{
+    BridgeStatus, Count, Disagreement, PortShadow, PortStatus, ShadowStatus, Snapshot, TableFill, VERSION, VlanStatus,
+};
 
 fn count(packets: u64) -> Count {
     Count { packets, bytes: packets * 100 }
@@ -52,6 +54,7 @@ pub(crate) fn snapshot() -> Snapshot {
         at_nanoseconds: 10_000_000_000,
         kernel: "6.12.0".into(),
         active: true,
+        shadow: None,
         resyncs: [("start".to_owned(), 1)].into(),
         tables: vec![
             TableFill { name: "fdb".into(), used: 42, capacity: 65536, refused: 0 },
@@ -91,4 +94,63 @@ pub(crate) fn other_daemon() -> Snapshot {
         warnings: Vec::new(),
         ..base
     }
+}
+
+/// The daemon of [`snapshot`] in shadow mode.
+pub(crate) fn shadow() -> Snapshot {
+    let mut base = snapshot();
+    base.active = false;
+    for port in &mut base.bridges[0].ports {
+        port.fast = Count::default();
+        port.shadow = Some(PortShadow { ready: port.accelerated, ..PortShadow::default() });
+        port.accelerated = false;
+    }
+    let account = PortShadow {
+        ready: true,
+        would_forward: count(16_000),
+        agreed: 900,
+        disagreed: 3,
+        unknown: 1,
+        disagreements: [("never_left".to_owned(), 1), ("other_port".to_owned(), 2)].into(),
+    };
+    let reasons = [("would_forward", 16_000), ("refresh", 800), ("broadcast", 40)];
+    let hook_why = base.bridges[0].ports[0].hook_why.clone();
+    base.bridges[0].ports[0] = PortStatus {
+        accelerated: false,
+        hook_why,
+        shadow: Some(account.clone()),
+        ..port("eth0", 2, "xdp+tcx", &reasons, 5000)
+    };
+    let received = "020000000001020000000002".to_owned();
+    let lost = Disagreement {
+        kind: "never_left".into(),
+        detail: "left by no port instead of tap3".into(),
+        unix_seconds: 1_700_000_000.0,
+        bridge: "br0".into(),
+        ingress: "eth0".into(),
+        received_length: 16,
+        received_bytes: received.clone() + "88b5dead",
+        tag_change: "keep".into(),
+        expected_port: "tap3".into(),
+        expected_length: 16,
+        expected_bytes: received.clone() + "88b5dead",
+        ..Disagreement::default()
+    };
+    let strayed = Disagreement {
+        kind: "other_port".into(),
+        detail: "left by tap3 instead of tap100i0".into(),
+        unix_seconds: 1_700_000_000.25,
+        received_length: 20,
+        received_bytes: received + "8100000a88b5dead",
+        tag_change: "pop".into(),
+        expected_port: "tap100i0".into(),
+        actual_port: Some("tap3".into()),
+        actual_length: Some(16),
+        actual_bytes: Some(lost.expected_bytes.clone()),
+        copies_elsewhere: 1,
+        ..lost.clone()
+    };
+    let examples = vec![lost, strayed];
+    base.shadow = Some(ShadowStatus { active: true, sample: 16, total: account, no_room: 7, examples });
+    base
 }

@@ -1,5 +1,7 @@
 //! The status as text. Pure: snapshots in, text out.
 
+pub(crate) mod shadow;
+
 use std::fmt::Write as _;
 
 use bridge_common::reason::{Class, Reason};
@@ -32,9 +34,14 @@ fn known(name: &str) -> Option<Reason> {
 
 /// "xbr 0.1.0, pid 7, up 3s": what a daemon is.
 pub(crate) fn identity(snapshot: &Snapshot) -> String {
-    let path = if snapshot.active { "on" } else { "SUSPENDED" };
+    let mode = match (&snapshot.shadow, snapshot.running()) {
+        (None, true) => "fast path on",
+        (None, false) => "fast path SUSPENDED",
+        (Some(_), true) => "shadow mode: nothing is forwarded",
+        (Some(_), false) => "shadow mode SUSPENDED",
+    };
     let up = span(snapshot.uptime_seconds);
-    format!("xbr {}, pid {}, up {up}, kernel {}, fast path {path}", snapshot.daemon, snapshot.pid, snapshot.kernel)
+    format!("xbr {}, pid {}, up {up}, kernel {}, {mode}", snapshot.daemon, snapshot.pid, snapshot.kernel)
 }
 
 /// "netfilter (nft table bridge filter)": a reason and the finding behind it.
@@ -61,6 +68,9 @@ fn section(snapshot: &Snapshot, details: bool) -> String {
         let causes: Vec<String> = snapshot.resyncs.iter().map(|(cause, times)| format!("{cause} {times}")).collect();
         line(&mut text, &format!("resyncs: {}", causes.join(", ")));
     }
+    if let Some(shadow) = &snapshot.shadow {
+        shadow::summary(&mut text, shadow, details);
+    }
     for warning in &snapshot.warnings {
         line(&mut text, &format!("warning: {warning}"));
     }
@@ -69,7 +79,7 @@ fn section(snapshot: &Snapshot, details: bool) -> String {
     }
     for bridge in &snapshot.bridges {
         text.push('\n');
-        text.push_str(&bridge_text(bridge, details));
+        text.push_str(&bridge_text(bridge, snapshot.shadow.is_some(), details));
     }
     text
 }
@@ -79,7 +89,7 @@ fn line(text: &mut String, content: &str) {
     text.push('\n');
 }
 
-fn bridge_text(bridge: &BridgeStatus, details: bool) -> String {
+fn bridge_text(bridge: &BridgeStatus, shadow: bool, details: bool) -> String {
     let name = printable(&bridge.ifname);
     if !bridge.present {
         return format!("{name}: does not exist; waiting for it\n");
@@ -87,15 +97,16 @@ fn bridge_text(bridge: &BridgeStatus, details: bool) -> String {
     let vlans =
         if bridge.vlan_filtering { format!("VLAN-aware ({})", bridge.vlan_protocol) } else { "VLAN-unaware".into() };
     let ports = plural(bridge.ports.len(), "port");
-    let fast = bridge.ports.iter().filter(|port| port.accelerated).count();
+    let fast = bridge.ports.iter().filter(|port| port.ready()).count();
+    let accelerated = if shadow { "would be accelerated" } else { "accelerated" };
     let entries = bridge.fdb_entries;
     let noun = if entries == 1 { "entry" } else { "entries" };
-    let mut text = format!("{name}: {vlans}, {ports}, {fast} accelerated, {entries} FDB {noun}\n");
+    let mut text = format!("{name}: {vlans}, {ports}, {fast} {accelerated}, {entries} FDB {noun}\n");
     if let Some(reason) = &bridge.slow_reason {
         line(&mut text, &format!("  all of it is slow: {}", because(reason, bridge.slow_detail.as_deref())));
     }
     if !bridge.ports.is_empty() {
-        text.push_str(&ports_table(&bridge.ports));
+        text.push_str(&if shadow { shadow::ports_table(&bridge.ports) } else { ports_table(&bridge.ports) });
     }
     if details {
         for port in &bridge.ports {
@@ -127,23 +138,25 @@ fn ports_table(ports: &[PortStatus]) -> String {
             percent(fast_share(port.fast, port.slow, port.dropped)),
             si_count(port.fast.packets),
             si_count(port.slow.packets),
-            why_slow(port),
+            slow_reasons_line(port),
         ]);
     }
     table.render(2)
 }
 
 /// What keeps the port slow, or else which reasons its slow frames had.
-fn why_slow(port: &PortStatus) -> String {
+fn slow_reasons_line(port: &PortStatus) -> String {
     let mut parts = Vec::new();
-    if !port.accelerated {
+    if !port.ready() {
         let reason = port.slow_reason.as_deref().unwrap_or("no reason given");
         parts.push(format!("NOT ACCELERATED: {}", because(reason, port.slow_detail.as_deref())));
     }
     let top: Vec<String> = slow_reasons(port)
         .into_iter()
         // The port's own reason has just been said.
-        .filter(|(name, _)| port.accelerated || Some(*name) != port.slow_reason.as_deref())
+        .filter(|(name, _)| port.ready() || Some(*name) != port.slow_reason.as_deref())
+        // Has a column of its own.
+        .filter(|(name, _)| *name != Reason::WouldForward.name())
         .take(TOP_REASONS)
         .map(|(name, packets)| format!("{name} {}", si_count(packets)))
         .collect();

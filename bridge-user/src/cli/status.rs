@@ -21,7 +21,9 @@ Examples:
   xbr status -j | jq '.bridges[].ports[] | {ifname, hook, fast}'
   xbr status br0 --check   for monitoring: exit code 4 unless every port of br0 is accelerated
 
-FAST% is the share of the received frames that took the fast path since the daemon began to count.";
+FAST% is the share of the received frames that took the fast path since the daemon began to count.
+In shadow mode, WOULD% is the share that would have taken it; --check minds disagreements, and ports that would not be
+accelerated; -d shows the frame of each example, with the moment of its arrival as `date -d @...` takes it.";
 
 /// Options of `xbr status`.
 #[derive(Debug, Args)]
@@ -37,7 +39,7 @@ pub(super) struct StatusArgs {
     /// Print indented JSON
     #[arg(short, long)]
     pretty: bool,
-    /// Exit with code 4 if a shown port is not accelerated
+    /// Exit with code 4 if a shown port is not accelerated, or shadow mode found a disagreement
     #[arg(long)]
     check: bool,
     /// Show all reasons, why each hook was chosen, and VLANs
@@ -91,15 +93,20 @@ const CHOSEN: [Reason; 2] = [Reason::TurnedOff, Reason::NotSelected];
 fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
     let mut faults = silent.to_vec();
     for snapshot in snapshots {
-        if !snapshot.active {
+        if !snapshot.running() {
             faults.push(format!("everything of pid {} (the fast path is suspended)", snapshot.pid));
             continue;
+        }
+        if let Some(shadow) = &snapshot.shadow
+            && shadow.total.disagreed > 0
+        {
+            faults.push(format!("{} frames with which the bridge did something else", shadow.total.disagreed));
         }
         for bridge in &snapshot.bridges {
             if !bridge.present {
                 faults.push(format!("{} (no such bridge now)", bridge.ifname));
             }
-            for port in bridge.ports.iter().filter(|port| !port.accelerated) {
+            for port in bridge.ports.iter().filter(|port| !port.ready()) {
                 let why = port.slow_reason.as_deref().or(bridge.slow_reason.as_deref()).unwrap_or("no reason given");
                 if !CHOSEN.iter().any(|chosen| chosen.name() == why) {
                     faults.push(format!("{}/{} ({why})", bridge.ifname, port.ifname));
@@ -117,6 +124,11 @@ fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
     for other in snapshots {
         merged.bridges.extend(other.bridges);
         merged.warnings.extend(other.warnings);
+        match (&mut merged.shadow, other.shadow) {
+            (Some(merged), Some(other)) => merged.add(other),
+            (merged @ None, other) => *merged = other,
+            (Some(_), None) => {}
+        }
     }
     merged.bridges.sort_by(|one, other| one.ifname.cmp(&other.ifname));
     merged
@@ -138,7 +150,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::cli::fixture::{other_daemon, snapshot};
+    use crate::cli::fixture::{other_daemon, shadow, snapshot};
 
     /// The paths of all keys; below `open` the keys are names, not part of the form.
     fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
@@ -208,6 +220,44 @@ mod tests {
         assert_eq!(failure.message, "bridge \"br7\" is not served by xbr; served: br0, br1, br9");
         let failure = select(vec![Snapshot::default()], "br7").unwrap_err();
         assert_eq!(failure.message, "bridge \"br7\" is not served by xbr; served: no bridge");
+    }
+
+    #[test]
+    fn published_keys_of_shadow_mode_stay() {
+        let text = as_json(vec![shadow()], false).unwrap();
+        let mut found = BTreeSet::new();
+        keys(&serde_json::from_str(&text).unwrap(), "", &mut found);
+        let published = "\
+            .shadow .shadow.active .shadow.sample .shadow.no_room .shadow.total .shadow.total.ready \
+            .shadow.total.would_forward.packets .shadow.total.would_forward.bytes .shadow.total.agreed \
+            .shadow.total.disagreed .shadow.total.unknown .shadow.total.disagreements .shadow.examples \
+            .shadow.examples[].kind .shadow.examples[].detail .shadow.examples[].unix_seconds .shadow.examples[].bridge \
+            .shadow.examples[].ingress .shadow.examples[].received_length .shadow.examples[].received_bytes \
+            .shadow.examples[].tag_change .shadow.examples[].expected_port .shadow.examples[].expected_length \
+            .shadow.examples[].expected_bytes .shadow.examples[].actual_port .shadow.examples[].actual_length \
+            .shadow.examples[].actual_bytes .shadow.examples[].copies_expected .shadow.examples[].copies_elsewhere \
+            .shadow.examples[].copies_up .bridges[].ports[].shadow .bridges[].ports[].shadow.ready \
+            .bridges[].ports[].shadow.would_forward.packets .bridges[].ports[].shadow.agreed \
+            .bridges[].ports[].shadow.disagreed .bridges[].ports[].shadow.unknown \
+            .bridges[].ports[].shadow.disagreements";
+        for key in published.split_whitespace() {
+            assert!(found.contains(key), "{key} has gone");
+        }
+    }
+
+    #[test]
+    fn shadow_accounts_of_several_daemons_are_one() {
+        let merged = merge(vec![snapshot(), shadow(), shadow()]).shadow.unwrap();
+        assert_eq!((merged.total.agreed, merged.total.disagreements["other_port"], merged.no_room), (1800, 4, 14));
+        assert_eq!(merged.examples.len(), 4);
+        assert_eq!(merge(vec![snapshot()]).shadow, None);
+    }
+
+    #[test]
+    fn check_minds_disagreements() {
+        let found = faults(&[shadow()], &[]);
+        let disagreed = "3 frames with which the bridge did something else";
+        assert_eq!(found, [disagreed, "br0/tap3 (tc_filter)", "br9 (no such bridge now)"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     datapath::counters,
     model::{IfIndex, Link},
     plan::{BridgePlan, PortPlan, Slow, port::state_name},
-    status::{BridgeStatus, Count, PortStatus, Snapshot, TableFill, VERSION, VlanStatus},
+    status::{BridgeStatus, Count, PortShadow, PortStatus, Snapshot, TableFill, VERSION, VlanStatus},
 };
 
 pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapshot {
@@ -23,6 +23,7 @@ pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapsh
         }
     }
     bridges.sort_by(|a, b| a.ifname.cmp(&b.ifname));
+    let shadow = world.shadow.as_ref().map(|shadow| shadow.status(world.in_step, would_forward(&bridges)));
     Snapshot {
         version: VERSION,
         daemon: env!("CARGO_PKG_VERSION").to_owned(),
@@ -30,12 +31,23 @@ pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapsh
         uptime_seconds: world.started.elapsed().as_secs_f64(),
         at_nanoseconds: now(),
         kernel: kernel.unwrap_or_default(),
-        active: world.in_step,
+        active: world.in_step && shadow.is_none(),
+        shadow,
         resyncs: world.resyncs.clone(),
         tables: tables(world),
         bridges,
         warnings: warnings(world),
     }
+}
+
+fn would_forward(bridges: &[BridgeStatus]) -> Count {
+    let mut total = PortShadow::default();
+    bridges
+        .iter()
+        .flat_map(|bridge| &bridge.ports)
+        .filter_map(|port| port.shadow.as_ref())
+        .for_each(|port| total.add(port));
+    total.would_forward
 }
 
 fn tables(world: &World) -> Vec<TableFill> {
@@ -137,6 +149,8 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
         Some(refused) => format!("{}; XDP refused: {refused}", port.hook.why),
         None => port.hook.why.clone(),
     };
+    let ready = world.in_step && port.slow.is_none() && hooked.is_some();
+    let shadow = world.shadow.as_ref().map(|shadow| shadow.port(&port.name, ready, &totals));
     let stats = link.map(|link| link.stats).unwrap_or_default();
     PortStatus {
         ifname: port.name.clone(),
@@ -144,9 +158,10 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
         state: state_name(link.and_then(|link| link.port.as_ref()).and_then(|attrs| attrs.state)).to_owned(),
         hook: hooked.map_or("none", |hooked| hooked.describe()).to_owned(),
         hook_why,
-        accelerated: world.in_step && port.slow.is_none() && hooked.is_some(),
+        accelerated: ready && shadow.is_none(),
         slow_reason,
         slow_detail,
+        shadow,
         fast: totals.fast,
         slow: totals.slow,
         dropped: totals.dropped,

@@ -7,9 +7,14 @@ use std::{
 };
 
 use log::{debug, info, warn};
-use nix::time::{ClockId, clock_gettime};
 
-use super::{failed, lock::Lock, snapshot};
+use super::{
+    failed,
+    lock::Lock,
+    shadow::{self, Shadow},
+    snapshot,
+};
+pub(super) use crate::clock::now;
 use crate::{
     bypass::Inventory,
     config::RunConfig,
@@ -45,6 +50,8 @@ pub(super) struct World {
     pub(super) resyncs: BTreeMap<String, u64>,
     /// The mirror is known to be true, but for what is marked dirty.
     pub(super) in_step: bool,
+    /// What shadow mode found out.
+    pub(super) shadow: Option<Shadow>,
     requests: Requests,
     inventory: Inventory,
     own_programs: BTreeSet<u32>,
@@ -87,12 +94,13 @@ impl World {
                 return Err(Failure::new(Exit::Failed, message));
             }
         }
-        let mut programs = Programs::load(config.fdb_size)?;
+        let mut programs = Programs::load_entries(config.fdb_size, shadow::entries(&config))?;
         let mut locks = BTreeMap::new();
         for name in &config.bridges {
             locks.insert(name.clone(), Lock::take(name)?);
         }
         let tables = Tables::take(&mut programs.ebpf)?;
+        let shadow = Shadow::take(&mut programs)?;
         let own_programs = programs.ids();
         Ok(Self {
             attachments: Attachments::new(&config.run_dir)?,
@@ -107,6 +115,7 @@ impl World {
             numbers: Numbers::default(),
             resyncs: BTreeMap::new(),
             in_step: false,
+            shadow,
             requests,
             own_programs,
             locks,
@@ -196,6 +205,9 @@ impl World {
         self.dirty.links |= self.sync.watch.any_doubt(&self.tables);
         self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
         self.dirty.fdb_dump |= self.renewals == 0;
+        if let Some(shadow) = &mut self.shadow {
+            shadow.settle(&self.plan, &self.attachments);
+        }
         self.settle();
         self.lease();
     }
@@ -420,9 +432,3 @@ pub(super) fn full_table(refused: u64) -> String {
 
 /// Whatever can go wrong while reading the kernel's state or writing the tables.
 type Error = Box<dyn std::error::Error>;
-
-/// Nanoseconds of `CLOCK_MONOTONIC`, which is the programs' clock too.
-pub(super) fn now() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
-    u64::try_from(time.tv_sec()).unwrap_or_default() * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or_default()
-}

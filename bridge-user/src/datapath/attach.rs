@@ -1,5 +1,7 @@
 //! Attaches the programs to ports and takes them off again, leaving each device as it was found.
 
+mod shadow;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -14,10 +16,11 @@ use aya::programs::{
 use bridge_common::reason::Reason;
 use log::{info, warn};
 
+use self::shadow::watch_egress;
 use super::{
     Programs, clsact,
     guardian::{self, Guardian},
-    load::{chain, classifier, xdp},
+    load::{chain, xdp},
     undo::{Change, Undo},
 };
 use crate::{
@@ -35,6 +38,10 @@ pub struct Hooked {
     name: String,
     tc: Option<SchedClassifierLink>,
     xdp: Option<XdpLink>,
+    /// Shadow mode: the program on egress, or on the ingress of a bridge.
+    watch: Option<SchedClassifierLink>,
+    /// Since when `watch` is there, in nanoseconds of `CLOCK_MONOTONIC`.
+    watched_since: u64,
     clsact_added: bool,
     /// What rx-vlan-offload was before it was turned off.
     rx_vlan_found: Option<RxVlan>,
@@ -44,6 +51,20 @@ pub struct Hooked {
 }
 
 impl Hooked {
+    fn new(name: &str, tcx: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            tc: None,
+            xdp: None,
+            watch: None,
+            watched_since: 0,
+            clsact_added: false,
+            rx_vlan_found: None,
+            tcx,
+            xdp_refused: None,
+        }
+    }
+
     /// As `xbr status` shows it.
     pub fn describe(&self) -> &'static str {
         match (self.xdp.is_some(), self.tc.is_some(), self.tcx) {
@@ -64,6 +85,8 @@ impl Hooked {
 /// All attachments of this instance.
 pub struct Attachments {
     hooked: BTreeMap<IfIndex, Hooked>,
+    /// Shadow mode: the bridge devices that are looked at.
+    bridges: BTreeMap<IfIndex, Hooked>,
     refused: Refusals,
     /// Refusals that were warned about, not to be told again while they stay the same.
     told: BTreeMap<IfIndex, String>,
@@ -82,6 +105,7 @@ impl Attachments {
         guardian::put_back(&mut undo);
         Ok(Self {
             hooked: BTreeMap::new(),
+            bridges: BTreeMap::new(),
             refused: Refusals::new(),
             told: BTreeMap::new(),
             doubted: false,
@@ -114,8 +138,9 @@ impl Attachments {
         for ifindex in outdated {
             self.detach(ifindex);
         }
+        self.leave_bridges(plan);
         self.refused.retain(|ifindex, _| plan.ports.contains_key(ifindex));
-        self.told.retain(|ifindex, _| plan.ports.contains_key(ifindex));
+        self.told.retain(|ifindex, _| plan.ports.contains_key(ifindex) || plan.bridges.contains_key(ifindex));
     }
 
     /// Attaches to the ports that the plan wants and that have no program yet. After the tables changed. Returns whether
@@ -147,6 +172,7 @@ impl Attachments {
                 }
             }
         }
+        self.watch_bridges(programs, plan);
         changed
     }
 
@@ -169,19 +195,15 @@ impl Attachments {
         for ifindex in all {
             self.detach(ifindex);
         }
+        self.leave_bridges(&Plan::default());
     }
 
     fn attach(&mut self, programs: &mut Programs, ifindex: IfIndex, port: &PortPlan) -> Result<Hooked, String> {
-        let mut hooked = Hooked {
-            name: port.name.clone(),
-            tc: None,
-            xdp: None,
-            clsact_added: false,
-            rx_vlan_found: None,
-            tcx: programs.tcx,
-            xdp_refused: None,
-        };
-        if let Err(why) = self.attach_tc(programs, ifindex, &mut hooked) {
+        let mut hooked = Hooked::new(&port.name, programs.tcx);
+        let attached = self
+            .attach_tc(programs, ifindex, &mut hooked)
+            .and_then(|()| if programs.entries.is_shadow() { watch_egress(programs, &mut hooked) } else { Ok(()) });
+        if let Err(why) = attached {
             self.release(ifindex, hooked);
             return Err(why);
         }
@@ -198,21 +220,26 @@ impl Attachments {
         let options = if programs.tcx {
             TcAttachOptions::TcxOrder(LinkOrder::last())
         } else {
-            clsact::remove_leftovers(ifindex).map_err(|error| error.to_string())?;
-            hooked.clsact_added = clsact::ensure(ifindex).map_err(|error| error.to_string())?;
-            if hooked.clsact_added {
-                self.record(ifindex, &hooked.name, Change::ClsactAdded);
-            }
-            self.record(ifindex, &hooked.name, Change::FilterAdded);
+            self.prepare_clsact(ifindex, hooked)?;
             TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, ..NlOptions::default() })
         };
-        let program = if programs.tcx { "xbr_tc" } else { "xbr_stub" };
-        let program = classifier(&mut programs.ebpf, program).map_err(|failure| failure.to_string())?;
+        let program = programs.entry(0).map_err(|failure| failure.to_string())?;
         let link = program
             .attach_with_options(&hooked.name, TcAttachType::Ingress, options)
             .and_then(|id| program.take_link(id))
             .map_err(|error| explain(&error))?;
         hooked.tc = Some(link);
+        Ok(())
+    }
+
+    /// Before tcx: a clsact qdisc without leftovers, and a record of what will have to be taken off.
+    fn prepare_clsact(&mut self, ifindex: IfIndex, hooked: &mut Hooked) -> Result<(), String> {
+        clsact::remove_leftovers(ifindex).map_err(|error| error.to_string())?;
+        hooked.clsact_added = clsact::ensure(ifindex).map_err(|error| error.to_string())?;
+        if hooked.clsact_added {
+            self.record(ifindex, &hooked.name, Change::ClsactAdded);
+        }
+        self.record(ifindex, &hooked.name, Change::FilterAdded);
         Ok(())
     }
 
@@ -278,6 +305,7 @@ impl Attachments {
     fn release(&mut self, ifindex: IfIndex, mut hooked: Hooked) {
         drop(hooked.xdp.take());
         drop(hooked.tc.take());
+        drop(hooked.watch.take());
         self.undo.forget(ifindex, Change::FilterAdded);
         self.restore_rx_vlan(ifindex, &mut hooked);
         if hooked.clsact_added && revert(ifindex, &hooked.name, Change::ClsactAdded) {

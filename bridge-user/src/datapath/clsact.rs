@@ -139,17 +139,17 @@ pub struct Leftover {
     chain: u32,
 }
 
-/// The BPF filters on the ingress side of the device's clsact qdisc whose name begins with `xbr_`. Whether they still
+/// The BPF filters on either side of the device's clsact qdisc whose name begins with `xbr_`. Whether they still
 /// belong to a living instance is for the caller to know. None if the device, or its qdisc, is gone.
 pub fn leftovers(ifindex: IfIndex) -> Result<Vec<Leftover>, ClsactError> {
-    let failed = failure(ifindex, "list the filters on ingress");
+    let failed = failure(ifindex, "list the filters of the clsact qdisc");
     let mut rtnl = Rtnl::open().map_err(&failed)?;
     own_filters(&mut rtnl, ifindex).map_err(failed)
 }
 
 /// Deletes what [`leftovers`] finds.
 pub fn remove_leftovers(ifindex: IfIndex) -> Result<(), ClsactError> {
-    let failed = failure(ifindex, "delete a filter that an earlier instance left on ingress");
+    let failed = failure(ifindex, "delete a filter that an earlier instance left on the clsact qdisc");
     let mut rtnl = Rtnl::open().map_err(&failed)?;
     for Leftover { name, program, header, chain } in own_filters(&mut rtnl, ifindex).map_err(&failed)? {
         let attributes = vec![TcAttribute::Kind(BPF.to_owned()), TcAttribute::Chain(chain)];
@@ -161,8 +161,13 @@ pub fn remove_leftovers(ifindex: IfIndex) -> Result<(), ClsactError> {
 }
 
 fn own_filters(rtnl: &mut Rtnl, ifindex: IfIndex) -> io::Result<Vec<Leftover>> {
-    let request = RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, INGRESS_SIDE));
-    rtnl.dump(&request, |kind, payload| if kind == RTM_NEWTFILTER { own_filter(ifindex, payload) } else { Ok(None) })
+    let mut found = Vec::new();
+    for side in [INGRESS_SIDE, EGRESS_SIDE] {
+        let request = RouteNetlinkMessage::GetTrafficFilter(tc_message(ifindex, side));
+        let own = |kind, payload: &[u8]| if kind == RTM_NEWTFILTER { own_filter(ifindex, payload) } else { Ok(None) };
+        found.extend(rtnl.dump(&request, own)?);
+    }
+    Ok(found)
 }
 
 /// Reads one row of a filter dump; `None` if it is not a filter of xbr's.

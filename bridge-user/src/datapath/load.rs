@@ -11,7 +11,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::debug;
 
-use super::tracing::Tracing;
+use super::{shadow::FLIGHTS, tracing::Tracing};
 use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
@@ -25,29 +25,94 @@ pub struct Programs {
     pub tcx: bool,
     /// What is attached to hear of the kernel's changes while they happen.
     pub tracing: Tracing,
+    /// The tc programs in use.
+    pub entries: Entries,
     /// What the programs log, until somebody takes it to read it.
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Held so that the stub's tail call finds its target for as long as this process lives.
     _tail: Option<ProgramArray<aya::maps::MapData>>,
 }
 
+/// The tc programs that an instance uses, each with the stub that stands in front of it where tc has no links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entries {
+    /// The fast path.
+    Fast,
+    /// Shadow mode ([`super::shadow`]): one in `sample` of the frames that it would forward is compared.
+    Shadow {
+        /// At least 1.
+        sample: u32,
+    },
+}
+
+impl Entries {
+    /// Program, its stub, and the cell of the tail-call map that joins them. First the one on the ingress of ports.
+    const fn programs(self) -> &'static [(&'static str, &'static str, u32)] {
+        match self {
+            Self::Fast => &[("xbr_tc", "xbr_stub", 0)],
+            Self::Shadow { .. } => &[
+                ("xbr_shadow_in", "xbr_stub", 0),
+                ("xbr_shadow_out", "xbr_stub_out", 1),
+                ("xbr_shadow_up", "xbr_stub_up", 2),
+            ],
+        }
+    }
+
+    /// The program on the ingress of ports.
+    pub const fn ingress(self) -> &'static str {
+        self.programs()[0].0
+    }
+
+    /// Whether nothing is forwarded.
+    pub const fn is_shadow(self) -> bool {
+        matches!(self, Self::Shadow { .. })
+    }
+}
+
 impl Programs {
-    /// Loads all programs with an FDB table of `fdb_size` entries.
+    /// Loads the programs of the fast path with an FDB table of `fdb_size` entries.
     pub fn load(fdb_size: u32) -> Result<Self, Failure> {
+        Self::load_entries(fdb_size, Entries::Fast)
+    }
+
+    /// Loads these programs with an FDB table of `fdb_size` entries.
+    pub fn load_entries(fdb_size: u32, entries: Entries) -> Result<Self, Failure> {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("xbr_fdb", fdb_size);
+        let sample = match entries {
+            Entries::Fast => 1,
+            Entries::Shadow { sample } => {
+                loader.map_max_entries("xbr_flights", FLIGHTS);
+                loader.map_max_entries("xbr_free", FLIGHTS);
+                sample
+            }
+        };
+        loader.override_global("XBR_SAMPLE", &sample, true);
         // What is not to be logged is no longer in the programs once the verifier has seen this constant.
         let level = log::max_level() as u8;
         loader.override_global(aya_log::LEVEL, &level, true);
         let mut ebpf = loader.load(OBJECT).map_err(|error| refused("BPF maps", &chain(&error)))?;
         let tcx = at_least(6, 6);
-        load_classifier(&mut ebpf, "xbr_tc")?;
-        load_xdp(&mut ebpf)?;
+        for (program, _, _) in entries.programs() {
+            load_classifier(&mut ebpf, program)?;
+        }
+        if !entries.is_shadow() {
+            load_xdp(&mut ebpf)?;
+        }
         let tracing = Tracing::load(&mut ebpf)?;
-        let tail = if tcx { None } else { Some(arm_stub(&mut ebpf)?) };
+        let tail = if tcx { None } else { Some(arm_stubs(&mut ebpf, entries)?) };
         let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
-        Ok(Self { ebpf, tcx, tracing, logger: Some(logger), _tail: tail })
+        Ok(Self { ebpf, tcx, tracing, entries, logger: Some(logger), _tail: tail })
+    }
+
+    /// What is attached to the ingress of ports (0), and in shadow mode to their egress (1) and to bridges (2): the
+    /// program itself, or its stub.
+    pub fn entry(&mut self, number: usize) -> Result<&mut SchedClassifier, Failure> {
+        let Some((program, stub, _)) = self.entries.programs().get(number) else {
+            return Err(Failure::new(Exit::Failed, format!("there is no tc program {number} in this mode")));
+        };
+        classifier(&mut self.ebpf, if self.tcx { program } else { stub })
     }
 
     /// The ids of our own programs, to tell them from foreign ones.
@@ -116,17 +181,19 @@ fn load_xdp(ebpf: &mut Ebpf) -> Result<(), Failure> {
     xdp(ebpf)?.load().map_err(|error| refused("xbr_xdp", &chain(&error)))
 }
 
-fn arm_stub(ebpf: &mut Ebpf) -> Result<ProgramArray<aya::maps::MapData>, Failure> {
-    load_classifier(ebpf, "xbr_stub")?;
-    let target = classifier(ebpf, "xbr_tc")?
-        .fd()
-        .and_then(|fd| fd.try_clone().map_err(ProgramError::from))
-        .map_err(|error| refused("xbr_tc", &chain(&error)))?;
+fn arm_stubs(ebpf: &mut Ebpf, entries: Entries) -> Result<ProgramArray<aya::maps::MapData>, Failure> {
     let mut tail: ProgramArray<_> = ebpf
         .take_map("xbr_tail")
         .and_then(|map| map.try_into().ok())
         .ok_or_else(|| Failure::new(Exit::Failed, "the embedded BPF object has no tail-call map"))?;
-    tail.set(0, &target, 0).map_err(|error| refused("xbr_tail", &chain(&error)))?;
+    for (program, stub, cell) in entries.programs() {
+        load_classifier(ebpf, stub)?;
+        let target = classifier(ebpf, program)?
+            .fd()
+            .and_then(|fd| fd.try_clone().map_err(ProgramError::from))
+            .map_err(|error| refused(program, &chain(&error)))?;
+        tail.set(*cell, &target, 0).map_err(|error| refused("xbr_tail", &chain(&error)))?;
+    }
     Ok(tail)
 }
 

@@ -148,7 +148,7 @@ impl Tables {
     }
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, Failure> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, Failure> {
     ebpf.take_map(name)
         .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no map {name}")))?
         .try_into()

@@ -53,6 +53,9 @@ fn hook(config: &RunConfig, link: &Link) -> Hook {
         }
         HookChoice::Auto => (true, true, false, "a physical NIC: XDP first, tc for the rest".to_owned()),
     };
+    if config.shadow.is_some() && xdp {
+        return Hook { tc, xdp: false, by_name, is_virtual, why: format!("{why}; shadow mode: tc alone") };
+    }
     Hook { tc, xdp, by_name, is_virtual, why }
 }
 

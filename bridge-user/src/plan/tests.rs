@@ -47,6 +47,7 @@ fn config() -> RunConfig {
         fdb_size: 16,
         overrule: BTreeSet::new(),
         coherence: Coherence::default(),
+        shadow: None,
     }
 }
 

@@ -15,12 +15,12 @@ use super::{
 use crate::{
     cli::{
         format::{plural, span},
-        render::fill,
+        render::{fill, shadow::account},
         status::select,
     },
     error::Failure,
     ipc::Answers,
-    status::Snapshot,
+    status::{PortShadow, Snapshot},
 };
 
 /// The intervals that the keys step through, in milliseconds.
@@ -275,7 +275,7 @@ impl App {
     fn refresh(&mut self) {
         let snapshots: Vec<_> = self.tracker.snapshots().collect();
         let all = self.tracker.rows();
-        let accelerated = all.iter().filter(|row| row.port.accelerated).count();
+        let accelerated = all.iter().filter(|row| row.port.ready()).count();
         let mut notes = self.silent.clone();
         notes.extend(snapshots.iter().flat_map(|snapshot| &snapshot.warnings).cloned());
         let waiting = match &self.trouble {
@@ -285,7 +285,7 @@ impl App {
         };
         self.shown = Shown {
             header: header(&snapshots, all.len(), accelerated),
-            active: snapshots.iter().all(|snapshot| snapshot.active),
+            active: snapshots.iter().all(|snapshot| snapshot.running()),
             notes,
             waiting,
             all,
@@ -302,16 +302,27 @@ pub(super) fn header(snapshots: &[&Snapshot], ports: usize, accelerated: usize) 
     };
     let daemons = if snapshots.len() == 1 { String::new() } else { format!(" ({} daemons)", snapshots.len()) };
     let suspended: Vec<_> =
-        snapshots.iter().filter(|snapshot| !snapshot.active).map(|snapshot| snapshot.pid.to_string()).collect();
-    let path = if suspended.is_empty() { "on".into() } else { format!("SUSPENDED (pid {})", suspended.join(", ")) };
+        snapshots.iter().filter(|snapshot| !snapshot.running()).map(|snapshot| snapshot.pid.to_string()).collect();
+    let mut shadows = PortShadow::default();
+    snapshots.iter().filter_map(|snapshot| snapshot.shadow.as_ref()).for_each(|shadow| shadows.add(&shadow.total));
+    let all_shadow = snapshots.iter().all(|snapshot| snapshot.shadow.is_some());
+    let mode = if all_shadow { "shadow mode" } else { "fast path" };
+    let path = match (suspended.as_slice(), all_shadow) {
+        ([], true) => String::new(),
+        ([], false) => " on".to_owned(),
+        (pids, _) => format!(" SUSPENDED (pid {})", pids.join(", ")),
+    };
     let fdb = snapshots.iter().flat_map(|snapshot| &snapshot.tables).filter(|table| table.name == "fdb").map(fill);
     let mut texts = vec![
         format!("xbr {}{daemons}", first.daemon),
         format!("up {}", span(first.uptime_seconds)),
-        format!("fast path {path}"),
+        format!("{mode}{path}"),
         plural(ports, "port"),
-        format!("{accelerated} accelerated"),
+        format!("{accelerated} {}accelerated", if all_shadow { "would be " } else { "" }),
     ];
+    if snapshots.iter().any(|snapshot| snapshot.shadow.is_some()) {
+        texts.push(account(&shadows));
+    }
     texts.extend(fdb);
     texts.join(", ")
 }

@@ -72,7 +72,7 @@ fn text(tracker: &Tracker, sort: Column) -> String {
     let snapshots: Vec<_> = tracker.snapshots().collect();
     let mut rows = tracker.rows();
     rows.sort_by(|one, other| sort.order(one, other, false));
-    let accelerated = rows.iter().filter(|row| row.port.accelerated).count();
+    let accelerated = rows.iter().filter(|row| row.port.ready()).count();
     let interval = tracker.interval().map_or_else(|| "-".into(), |seconds| format!("{seconds:.2} s"));
     let header = app::header(&snapshots, rows.len(), accelerated);
     format!("{header}, interval {interval}\n{}", table(&rows))

@@ -112,7 +112,7 @@ impl Column {
             Self::Bridge => row.bridge.clone(),
             Self::Port => row.port.ifname.clone(),
             Self::Hook => row.port.hook.clone(),
-            Self::Slow if !row.port.accelerated => not_accelerated(row),
+            Self::Slow if !row.port.ready() => not_accelerated(row),
             Self::InPackets | Self::InBits | Self::OutPackets | Self::OutBits | Self::Fast | Self::Slow => {
                 self.rate_cell(row.rates.as_ref())
             }

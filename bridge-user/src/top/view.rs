@@ -121,7 +121,7 @@ fn list(app: &mut App, titles: Rect, area: Rect, total: Rect, buffer: &mut Buffe
         let row = rows[index];
         let selected = app.selected() == Some(index);
         let mut style = Style::new();
-        if app.colours && !row.port.accelerated {
+        if app.colours && !row.port.ready() {
             style = style.fg(Color::Yellow);
         }
         if selected {

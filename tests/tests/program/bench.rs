@@ -13,7 +13,7 @@ use bridge_common::{
     maps::{FdbKey, FdbValue, Port, generation_cell},
     reason::Reason,
 };
-use bridge_user::datapath::{Programs, Tables, counters, load};
+use bridge_user::datapath::{Entries, Programs, Tables, counters, load};
 use nix::net::if_::if_nametoindex;
 use xbr_tests::netns::Netns;
 
@@ -115,7 +115,12 @@ impl Bench {
 
     /// Loads the programs, in the namespace of this thread.
     pub(crate) fn new() -> Result<Self> {
-        let mut programs = Programs::load(1024).map_err(|failure| anyhow!("{failure}"))?;
+        Self::with(Entries::Fast)
+    }
+
+    /// Loads the programs of this mode.
+    pub(crate) fn with(entries: Entries) -> Result<Self> {
+        let mut programs = Programs::load_entries(1024, entries).map_err(|failure| anyhow!("{failure}"))?;
         let mut tables = Tables::take(&mut programs.ebpf).map_err(|failure| anyhow!("{failure}"))?;
         let (here, there, elsewhere) = (if_nametoindex("p1")?, if_nametoindex("p2")?, if_nametoindex("q2")?);
         let stranger = if_nametoindex("q1")?;
@@ -126,8 +131,9 @@ impl Bench {
         for fid in COUNTED {
             tables.put_vlan_cell(fid, vlan_cell(fid))?;
         }
-        let xbr_tc = load::classifier(&mut programs.ebpf, "xbr_tc").map_err(|failure| anyhow!("{failure}"))?;
-        let prologue = Prologue::load(xbr_tc.fd()?.as_fd())?;
+        let program =
+            load::classifier(&mut programs.ebpf, entries.ingress()).map_err(|failure| anyhow!("{failure}"))?;
+        let prologue = Prologue::load(program.fd()?.as_fd())?;
         Ok(Self { programs, tables, prologue, devices, stranger, installed: None, keys: Vec::new() })
     }
 

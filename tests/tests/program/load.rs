@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// How much the verifier had to look at is printed, not asserted.
-fn instructions(bench: &mut Bench) -> Result<()> {
+pub(crate) fn instructions(bench: &mut Bench) -> Result<()> {
     for (name, program) in bench.programs.ebpf.programs() {
         if program.fd().is_err() {
             println!("load_instructions: {name}: not loaded on this kernel");

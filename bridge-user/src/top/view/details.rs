@@ -10,7 +10,7 @@ use super::put;
 use crate::{
     cli::{
         format::si,
-        render::{because, meaning},
+        render::{because, meaning, shadow::account},
     },
     top::{app::App, rates::Row},
 };
@@ -31,9 +31,14 @@ pub(super) fn render(app: &App, area: Rect, buffer: &mut Buffer) {
 fn lines(row: &Row) -> Vec<String> {
     let port = &row.port;
     let mut lines = vec![format!("state {}, hook {}: {}", port.state, port.hook, port.hook_why)];
-    if !port.accelerated {
+    if !port.ready() {
         let reason = port.slow_reason.as_deref().unwrap_or("no reason given");
         lines.push(format!("NOT ACCELERATED: {}", because(reason, port.slow_detail.as_deref())));
+    }
+    if let Some(shadow) = &port.shadow {
+        let kinds: Vec<String> = shadow.disagreements.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
+        lines.push(format!("shadow mode: {}{kinds}", account(shadow)));
     }
     let rate = |name: &str| {
         let rates = row.rates.as_ref()?;

@@ -1,0 +1,224 @@
+//! Shadow mode: decides as the fast path does, lets the bridge forward the frame, and looks where it leaves.
+//!
+//! A frame is known again by the address of its bytes: the bridge neither copies nor moves them, and a clone (a flood, a
+//! mirror) shares them. The bridge takes a frame from ingress to egress in one go on one CPU, so the addresses that are
+//! looked for are kept per CPU. One that comes in again is another frame: its predecessor's has been freed.
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, TC_ACT_UNSPEC},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_skb_load_bytes},
+    macros::map,
+    maps::{Array, PerCpuArray, Queue},
+    programs::TcContext,
+};
+use bridge_common::{
+    decide::Edit,
+    frame::Tag,
+    reason::Reason,
+    shadow::{Flight, HEAD, RECENT, Recent, Sight, WINDOW, edit_kind, flight_state},
+};
+
+use crate::{
+    count::count,
+    tc::{self, Way},
+};
+
+/// One of this many frames is compared; user space sets it.
+#[unsafe(no_mangle)]
+static XBR_SAMPLE: Global<u32> = Global::new(1);
+
+/// The flights; user space sets the size, and makes it 1 where there is no shadow mode.
+#[map(name = "xbr_flights")]
+static FLIGHTS: Array<Flight> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Numbers of the flights that are free. User space fills it.
+#[map(name = "xbr_free")]
+static FREE: Queue<u32> = Queue::with_max_entries(1, 0);
+
+/// The frames that are under way on each CPU.
+#[map(name = "xbr_recent")]
+static RECENTS: PerCpuArray<Recent> = PerCpuArray::with_max_entries(1, 0);
+
+/// tc ingress of a port.
+#[inline(always)]
+pub(crate) fn arrives(ctx: &TcContext) -> i32 {
+    let key = address(ctx);
+    if let Some(recent) = recent() {
+        for known in &mut recent.keys {
+            if *known == key {
+                *known = 0;
+            }
+        }
+    }
+    tc::run(ctx, |ctx, way| {
+        count(way.slot, Reason::WouldForward, way.fid, way.len);
+        // SAFETY: a helper without arguments.
+        if unsafe { bpf_get_prandom_u32() } as u32 % sample() == 0 {
+            follow(ctx, key, way);
+        }
+        TC_ACT_UNSPEC
+    })
+}
+
+/// tc egress of a port.
+#[inline(always)]
+pub(crate) fn leaves(ctx: &TcContext) -> i32 {
+    find(ctx, |flight| {
+        // SAFETY: the kernel hands every classifier a valid context.
+        let (ifindex, came_from) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).ingress_ifindex) };
+        if came_from != flight.arrived.ifindex {
+            // A frame of the host's own, in memory that has been freed and used again.
+            return;
+        }
+        if ifindex == flight.expected {
+            flight.right += 1;
+            if flight.right == 1 {
+                look(ctx, flight.window_at, &mut flight.left);
+            }
+        } else {
+            flight.wrong += 1;
+            if flight.wrong + flight.up == 1 {
+                look(ctx, flight.window_at, &mut flight.strayed);
+            }
+        }
+    })
+}
+
+/// tc ingress of a bridge device.
+#[inline(always)]
+pub(crate) fn goes_up(ctx: &TcContext) -> i32 {
+    find(ctx, |flight| {
+        flight.up += 1;
+        if flight.wrong + flight.up == 1 {
+            look(ctx, flight.window_at, &mut flight.strayed);
+        }
+    })
+}
+
+/// Begins a flight.
+#[inline(always)]
+fn follow(ctx: &TcContext, key: u64, way: Way) {
+    let Some(recent) = recent() else { return };
+    let Ok(Some(number)) = FREE.pop() else {
+        recent.no_room += 1;
+        return;
+    };
+    let Some(flight) = FLIGHTS.get_ptr_mut(number) else { return };
+    // SAFETY: the number came out of the queue, so nobody else writes to this flight, and user space reads it only once
+    // it is open and some time has gone by.
+    let flight = unsafe { &mut *flight };
+    flight.key = key;
+    // SAFETY: a helper without arguments.
+    flight.at = unsafe { bpf_ktime_get_ns() };
+    flight.slot = u32::from(way.slot);
+    flight.expected = way.ifindex;
+    let (kind, tag) = match way.edit {
+        Edit::Keep => (edit_kind::KEEP, Tag { tpid: 0, tci: 0 }),
+        Edit::Push(tag) => (edit_kind::PUSH, tag),
+        Edit::Pop => (edit_kind::POP, Tag { tpid: 0, tci: 0 }),
+        Edit::Retag(tag) => (edit_kind::RETAG, tag),
+    };
+    flight.edit = kind;
+    flight.tpid = tag.tpid;
+    flight.tci = tag.tci;
+    flight.window_at = window_at(way.len);
+    flight.right = 0;
+    flight.wrong = 0;
+    flight.up = 0;
+    flight.left.ifindex = 0;
+    flight.strayed.ifindex = 0;
+    look(ctx, flight.window_at, &mut flight.arrived);
+    flight.state = flight_state::OPEN;
+    let next = black_box(recent.next as usize) & (RECENT - 1);
+    recent.keys[next] = key;
+    recent.flights[next] = number;
+    recent.next = recent.next.wrapping_add(1);
+}
+
+/// Where the window of a frame of this length begins: at random behind the head; 0 if the head holds all of it.
+#[inline(always)]
+fn window_at(len: u32) -> u32 {
+    const BEHIND: u32 = (HEAD + WINDOW) as u32;
+    if len <= HEAD as u32 {
+        0
+    } else if len <= BEHIND {
+        len - WINDOW as u32
+    } else {
+        // SAFETY: a helper without arguments.
+        HEAD as u32 + unsafe { bpf_get_prandom_u32() } as u32 % (len - BEHIND + 1)
+    }
+}
+
+/// Calls `note` with the flight of the frame, if it is one that is followed.
+#[inline(always)]
+fn find(ctx: &TcContext, note: impl Fn(&mut Flight)) -> i32 {
+    let key = address(ctx);
+    let Some(recent) = recent() else { return TC_ACT_UNSPEC };
+    // A number that no flight has, and no Option: of that, the compiler would read a register that was never written.
+    let mut number = u32::MAX;
+    for index in 0..RECENT {
+        if recent.keys[index] == key {
+            number = recent.flights[index];
+        }
+    }
+    let Some(flight) = FLIGHTS.get_ptr_mut(number) else { return TC_ACT_UNSPEC };
+    // SAFETY: only this CPU looks for the key, and user space reads the flight only when some time has gone by.
+    let flight = unsafe { &mut *flight };
+    if flight.key == key && flight.state == flight_state::OPEN {
+        note(flight);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Writes down what the frame looks like at this hook.
+#[inline(always)]
+fn look(ctx: &TcContext, window_at: u32, sight: &mut Sight) {
+    let skb = ctx.skb.skb;
+    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order.
+    unsafe {
+        sight.ifindex = (*skb).ifindex;
+        sight.len = (*skb).len;
+        let tagged = (*skb).vlan_present != 0;
+        sight.tpid = if tagged { u16::from_be((*skb).vlan_proto as u16) } else { 0 };
+        sight.tci = if tagged { (*skb).vlan_tci as u16 } else { 0 };
+        sight.gso_size = (*skb).gso_size;
+        sight.gso_segs = (*skb).gso_segs;
+    }
+    sight.complete = 0;
+    // The compiler would drop the mask, which the verifier wants to see.
+    let length = black_box(sight.len.min(HEAD as u32)) & 0xff;
+    if length == 0 || length > HEAD as u32 {
+        return;
+    }
+    // SAFETY: the destinations have the length that is said.
+    let read = unsafe {
+        bpf_skb_load_bytes(skb.cast(), 0, sight.head.as_mut_ptr().cast(), length) == 0
+            && (window_at == 0
+                || bpf_skb_load_bytes(skb.cast(), window_at, sight.window.as_mut_ptr().cast(), WINDOW as u32) == 0)
+    };
+    sight.complete = u32::from(read);
+}
+
+/// Where the frame's bytes lie.
+#[inline(always)]
+fn address(ctx: &TcContext) -> u64 {
+    ctx.data() as u64
+}
+
+#[inline(always)]
+fn recent() -> Option<&'static mut Recent> {
+    // SAFETY: the value belongs to this CPU, and programs of tc do not interrupt each other on it.
+    RECENTS.get_ptr_mut(0).map(|recent| unsafe { &mut *recent })
+}
+
+/// Never 0.
+#[inline(always)]
+fn sample() -> u32 {
+    match XBR_SAMPLE.load() {
+        0 => 1,
+        some => some,
+    }
+}
