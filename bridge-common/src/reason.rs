@@ -145,6 +145,11 @@ reasons! {
     NotSelected = 43, "not_selected", Slow;
     /// The device's hook is taken or refused, so the port is not accelerated.
     NoHook = 44, "no_hook", Slow;
+
+    /// An IP packet that br_netfilter drops, trims or merges even without rules: malformed, padded, with options or a fragment.
+    BrNetfilter = 52, "br_netfilter", Slow;
+    /// The far end of the egress port has a generic XDP program, which the kernel skips for redirected frames.
+    PeerXdp = 53, "peer_xdp", Slow;
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS);
