@@ -13,6 +13,8 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use xbr_tests::{probe::Need, xbr};
 
+#[path = "netns/bypass.rs"]
+mod bypass;
 #[path = "netns/cli.rs"]
 mod cli;
 #[path = "netns/fdb.rs"]
@@ -53,8 +55,17 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 8] =
-    [selftest::TESTS, cli::TESTS, forward::TESTS, fdb::TESTS, ports::TESTS, policy::TESTS, life::TESTS, vlan::TESTS];
+const GROUPS: [&[Test]; 9] = [
+    selftest::TESTS,
+    cli::TESTS,
+    forward::TESTS,
+    fdb::TESTS,
+    ports::TESTS,
+    policy::TESTS,
+    bypass::TESTS,
+    life::TESTS,
+    vlan::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
