@@ -4,7 +4,7 @@
 //! `br_dev_queue_push_xmit` (net/bridge) for known unicast; everything else is passed with the reason's name.
 
 use crate::{
-    frame::{ETH_HLEN, Frame, Tag, VLAN_HLEN, is_tag},
+    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, Tag, VLAN_HLEN, is_tag},
     mac::Mac,
     maps::{Port, fdb_flags, port_flags},
     reason::Reason,
@@ -93,6 +93,9 @@ pub fn decide<T: Tables>(tables: &T, ingress: u16, frame: &Frame) -> Decision {
     if let Some(reason) = refuse_addresses_and_protocols(frame) {
         return Decision::pass(reason);
     }
+    if netfilter_sees(flags, frame) && !frame.untouched {
+        return Decision::pass(Reason::BrNetfilter);
+    }
     let class = match classify(port, flags, frame) {
         Ok(class) => class,
         Err(reason) => return Decision::pass(reason),
@@ -134,6 +137,18 @@ fn refuse_addresses_and_protocols(frame: &Frame) -> Option<Reason> {
         return Some(Reason::NeighbourDiscovery);
     }
     None
+}
+
+/// Whether `br_netfilter` takes the frame for an IP packet (`IS_IP`, `IS_IPV6` in `br_nf_pre_routing`). Tagged frames it
+/// does not look at: user space sees to it that `bridge-nf-filter-vlan-tagged` is off.
+#[inline(always)]
+const fn netfilter_sees(flags: u32, frame: &Frame) -> bool {
+    frame.tag.is_none()
+        && match frame.ethertype {
+            ETH_P_IP => flags & port_flags::CHECK_IPV4 != 0,
+            ETH_P_IPV6 => flags & port_flags::CHECK_IPV6 != 0,
+            _ => false,
+        }
 }
 
 /// The VLAN that the frame belongs to.
@@ -242,12 +257,14 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
     };
     let flags = out.flags;
     if flags & port_flags::EGRESS == 0 {
-        return Verdict::Pass(Reason::EgressPort);
+        return Verdict::Pass(if flags & port_flags::PEER_XDP == 0 { Reason::EgressPort } else { Reason::PeerXdp });
     }
     if ingress_flags & flags & port_flags::ISOLATED != 0 {
         return Verdict::Pass(Reason::Isolated);
     }
-    if !frame.gso && frame.len > out.max_len {
+    // br_nf_dev_queue_xmit cuts what is longer than the MTU itself into fragments; without it, a tag's length is allowed.
+    let allowance = if netfilter_sees(ingress_flags, frame) { VLAN_HLEN } else { 0 };
+    if !frame.gso && frame.len + allowance > out.max_len {
         return Verdict::Pass(Reason::Mtu);
     }
     let edit = match class.inside {

@@ -1,6 +1,6 @@
 //! What the decision needs to know of a frame, and how it is read from bytes.
 
-use crate::mac::Mac;
+use crate::{ip, mac::Mac};
 
 /// Length of the Ethernet header without a tag, in bytes.
 pub const ETH_HLEN: u32 = 14;
@@ -77,6 +77,9 @@ pub struct Frame {
     pub gso: bool,
     /// IPv6 neighbour discovery behind at most the outer tag.
     pub neighbour_discovery: bool,
+    /// `br_netfilter` would leave the frame as it is ([`crate::ip::is_untouched`]). Need not be found out for ports without
+    /// [`crate::maps::port_flags::CHECK_IPV4`] and `CHECK_IPV6`.
+    pub untouched: bool,
 }
 
 impl Frame {
@@ -97,7 +100,10 @@ impl Frame {
         let neighbour_discovery = ethertype == ETH_P_IPV6
             && matches!((bytes.get(l3 + 6), bytes.get(l3 + 40)), (Some(next), Some(kind)) if is_neighbour_discovery(*next, *kind));
         let len = u32::try_from(bytes.len()).ok()? - if tag.is_some() { VLAN_HLEN } else { 0 };
-        Some(Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery })
+        let is_ip = matches!(ethertype, ETH_P_IP | ETH_P_IPV6);
+        let header = bytes.get(l3..).and_then(|packet| packet.first_chunk());
+        let untouched = !is_ip || header.is_some_and(|header| ip::is_untouched(ethertype, header, len - ETH_HLEN));
+        Some(Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery, untouched })
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod decide;
 pub mod frame;
+pub mod ip;
 pub mod mac;
 pub mod maps;
 pub mod reason;

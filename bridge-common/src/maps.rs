@@ -40,6 +40,12 @@ pub mod port_flags {
     pub const ISOLATED: u32 = 1 << 6;
     /// XDP runs on a virtual device: an unfinished checksum is in skb metadata, invisible to XDP.
     pub const VIRTUAL_XDP: u32 = 1 << 7;
+    /// `br_netfilter` looks at IPv4 packets that come in here: only those that it leaves as they are may be fast.
+    pub const CHECK_IPV4: u32 = 1 << 12;
+    /// As `CHECK_IPV4`, for IPv6.
+    pub const CHECK_IPV6: u32 = 1 << 13;
+    /// Why `EGRESS` is not set: a generic XDP program at the far end, which redirected frames would not meet.
+    pub const PEER_XDP: u32 = 1 << 14;
 }
 
 /// One bridge port, by slot.

@@ -145,6 +145,10 @@ reasons! {
     NotSelected = 43, "not_selected", Slow;
     /// The device's hook is taken or refused, so the port is not accelerated.
     NoHook = 44, "no_hook", Slow;
+    /// An IP packet that br_netfilter drops, trims or merges even without rules: malformed, padded, with options or a fragment.
+    BrNetfilter = 52, "br_netfilter", Slow;
+    /// The far end of the egress port has a generic XDP program, which the kernel skips for redirected frames.
+    PeerXdp = 53, "peer_xdp", Slow;
     /// The kernel has announced a change of the port or its bridge, and xbr has not yet asked what it is.
     Unconfirmed = 60, "unconfirmed", Slow;
     /// Shadow mode: the fast path would have forwarded it; it was left to the bridge.

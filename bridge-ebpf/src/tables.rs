@@ -11,7 +11,9 @@ use aya_ebpf::{
 use bridge_common::{
     decide::{Entry, Tables},
     mac::Mac,
-    maps::{FdbKey, FdbValue, GENERATIONS, MAX_PORTS, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell},
+    maps::{
+        FdbKey, FdbValue, GENERATIONS, MAX_PORTS, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell, port_flags,
+    },
 };
 
 /// ifindex → slot.
@@ -69,6 +71,12 @@ pub(crate) fn slot(ifindex: u32) -> Option<u16> {
     let found = SLOTS.get_ptr(ifindex)?;
     // SAFETY: as above.
     u16::try_from(unsafe { ptr::read_volatile(found) }).ok()
+}
+
+/// Whether `br_netfilter` looks at IP packets that come in at the port in `slot`.
+#[inline(always)]
+pub(crate) fn checks_ip(slot: u16) -> bool {
+    KernelTables.port(slot).is_some_and(|port| port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0)
 }
 
 /// The kernel side of [`Tables`].

@@ -8,7 +8,8 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use bridge_common::{
     decide::{Edit, Verdict, decide},
-    frame::{ETH_HLEN, ETH_P_IPV6, Frame, Tag, is_neighbour_discovery, is_tag},
+    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, Tag, is_neighbour_discovery, is_tag},
+    ip,
     reason::Reason,
 };
 
@@ -46,7 +47,7 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match parse(ctx, len) {
+    let frame = match parse(ctx, len, tables::checks_ip(slot)) {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
@@ -84,7 +85,7 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
 }
 
 #[inline(always)]
-fn parse(ctx: &TcContext, len: u32) -> Result<Frame, Reason> {
+fn parse(ctx: &TcContext, len: u32, checks_ip: bool) -> Result<Frame, Reason> {
     let skb = ctx.skb.skb;
     let packet = Packet::new(ctx.data(), ctx.data_end());
     // eth_type_trans pulled the Ethernet header, so it is linear.
@@ -102,7 +103,19 @@ fn parse(ctx: &TcContext, len: u32) -> Result<Frame, Reason> {
         None
     };
     let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx);
-    Ok(Frame { dst, src, tag, ethertype, len, gso: gso_size != 0, neighbour_discovery })
+    let untouched = !checks_ip || is_untouched_by_netfilter(ctx, ethertype, len);
+    Ok(Frame { dst, src, tag, ethertype, len, gso: gso_size != 0, neighbour_discovery, untouched })
+}
+
+/// As [`ip::is_untouched`]; a packet that is too short for a header is not.
+#[inline(always)]
+fn is_untouched_by_netfilter(ctx: &TcContext, ethertype: u16, len: u32) -> bool {
+    let mut header = [0u8; ip::HEADER];
+    // SAFETY: the destination is as long as said.
+    let read =
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut header).cast(), ip::HEADER as u32) == 0 };
+    let is_ip = matches!(ethertype, ETH_P_IP | ETH_P_IPV6);
+    !is_ip || (read && ip::is_untouched(ethertype, &header, len.wrapping_sub(ETH_HLEN)))
 }
 
 /// Reads through the helper, as the IPv6 header need not be linear.

@@ -13,9 +13,10 @@ use aya_ebpf::{
 use bridge_common::{
     decide::{Edit, Tables as _, Verdict, decide},
     frame::{
-        ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery, is_tag,
-        is_tunnel_port,
+        ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
+        is_tag, is_tunnel_port,
     },
+    ip,
     maps::port_flags,
     reason::Reason,
 };
@@ -44,7 +45,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         // In several buffers: not every device takes that.
         return None;
     }
-    let (frame, l3) = parse(packet, wire_len)?;
+    let (frame, l3) = parse(packet, wire_len, tables::checks_ip(slot))?;
     let is_virtual = KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0;
     if !gains(packet, l3, &frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;
@@ -70,7 +71,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
 
 /// The frame and the offset of what follows its outer tag.
 #[inline(always)]
-fn parse(packet: Packet, wire_len: u32) -> Option<(Frame, usize)> {
+fn parse(packet: Packet, wire_len: u32, checks_ip: bool) -> Option<(Frame, usize)> {
     let (dst, src) = packet.macs()?;
     let outer = packet.be16(12)?;
     let (tag, ethertype, l3, len) = if is_tag(outer) {
@@ -87,7 +88,21 @@ fn parse(packet: Packet, wire_len: u32) -> Option<(Frame, usize)> {
             (Some(next_header), Some(kind)) => is_neighbour_discovery(next_header, kind),
             _ => false,
         };
-    Some((Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery }, l3))
+    let untouched = !checks_ip || is_untouched_by_netfilter(packet, l3, ethertype, len);
+    Some((Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery, untouched }, l3))
+}
+
+/// As [`ip::is_untouched`]; a packet that is too short for a header is not.
+#[inline(always)]
+fn is_untouched_by_netfilter(packet: Packet, l3: usize, ethertype: u16, len: u32) -> bool {
+    if !matches!(ethertype, ETH_P_IP | ETH_P_IPV6) {
+        return true;
+    }
+    match packet.at::<[u8; ip::HEADER]>(l3) {
+        // SAFETY: in bounds.
+        Some(header) => ip::is_untouched(ethertype, unsafe { &*header }, len - ETH_HLEN),
+        None => false,
+    }
 }
 
 /// Whether the buffer begins at an odd address.

@@ -12,7 +12,11 @@
 
 use std::{collections::BTreeSet, fs, io};
 
-use aya::programs::ProgramError;
+use aya::programs::{
+    ProgramError,
+    links::{LinkError, LinkType},
+    loaded_links,
+};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
 use crate::model::{Bypass, IfIndex};
@@ -21,9 +25,11 @@ mod ebtables;
 pub mod ethtool;
 pub mod features;
 mod hooks;
+mod ipvs;
 mod kernel;
 mod nft;
 mod nl;
+mod peer;
 mod sockopt;
 mod tc;
 mod tcx;
@@ -47,6 +53,10 @@ const BR_NETFILTER: [&str; 3] = [
     "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
     "/proc/sys/net/bridge/bridge-nf-call-arptables",
 ];
+
+/// Further settings, that make it look behind tags.
+const ENCAPSULATED: [&str; 2] =
+    ["/proc/sys/net/bridge/bridge-nf-filter-vlan-tagged", "/proc/sys/net/bridge/bridge-nf-filter-pppoe-tagged"];
 
 /// A source of policy that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +143,8 @@ impl Inventory {
         let mut bypass = Bypass {
             netfilter: one_line(&self.bridge_policies(&ruleset)?),
             inet_rules: if br_netfilter.is_some() { one_line(&self.inet_policies(&ruleset)?) } else { None },
+            br_netfilter_encapsulated: br_netfilter.is_some()
+                && sees_encapsulated().map_err(source("br_netfilter's settings"))?,
             br_netfilter,
             xdp_features: self.features.read(&indices).map_err(source("XDP features"))?,
             ..Bypass::default()
@@ -148,6 +160,8 @@ impl Inventory {
                 texts.extend(one_line(&found).map(|text| (*index, text)));
             }
             bypass.rx_vlan_offload.extend(rx_vlan_offload(name)?.map(|on| (*index, on)));
+            let far = peer::generic_xdp(&mut self.route, *index).map_err(source("the far ends of ports"))?;
+            bypass.peer_xdp.extend(far.map(|text| (*index, text)));
         }
         Ok(bypass)
     }
@@ -174,7 +188,14 @@ impl Inventory {
             let tables = ebtables::policies(socket, &self.kernel, hooks.as_deref());
             found.extend(tables.map_err(source("the ebtables tables"))?);
         }
-        found.extend(hooks.iter().flatten().filter_map(hooks::Hook::foreign));
+        match &hooks {
+            Some(hooks) => found.extend(hooks.iter().filter_map(hooks::Hook::foreign)),
+            // nf_ct_netns_get takes a reference for each use.
+            None if self.kernel.used("nf_conntrack_bridge") => {
+                found.push("connection tracking of bridged frames (nf_conntrack_bridge is in use)".to_owned());
+            }
+            None => {}
+        }
         Ok(found)
     }
 
@@ -184,8 +205,15 @@ impl Inventory {
         for tables in &self.tables {
             found.extend(tables.policies().map_err(source("the iptables tables"))?);
         }
+        found.extend(ipvs::services().map_err(source("the services of IPVS"))?);
         for family in [family::IPV4, family::IPV6] {
-            found.extend(self.hooks(family)?.iter().flatten().filter_map(hooks::Hook::bpf));
+            match self.hooks(family)? {
+                Some(hooks) => found.extend(hooks.iter().filter_map(hooks::Hook::bpf)),
+                None => {
+                    found.extend(netfilter_links().map_err(source("the list of BPF links"))?);
+                    break;
+                }
+            }
         }
         Ok(found)
     }
@@ -214,6 +242,42 @@ fn br_netfilter() -> io::Result<Option<(bool, bool, bool)>> {
         };
     }
     Ok(Some(values.into()))
+}
+
+/// Whether `br_netfilter` looks into VLAN tags or PPPoE sessions, too.
+fn sees_encapsulated() -> io::Result<bool> {
+    for path in ENCAPSULATED {
+        match fs::read_to_string(path) {
+            Ok(text) if text.trim() != "0" => return Ok(true),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Names the netfilter links of BPF (kernel 6.4 and later), where the kernel cannot list hooks. A link does not tell its
+/// namespace or its hook: any on the machine counts.
+fn netfilter_links() -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for link in loaded_links() {
+        let link = match link {
+            Ok(link) => link,
+            // Gone between its number and the look at it.
+            Err(LinkError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => continue,
+            // No such command: a kernel before 5.8.
+            Err(LinkError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        // Kinds that aya does not know yet are no netfilter links.
+        if link.link_type().is_ok_and(|kind| kind == LinkType::Netfilter) {
+            found.push(format!(
+                "netfilter BPF program {} (of whatever namespace: the kernel lacks nfnetlink_hook)",
+                link.program_id()
+            ));
+        }
+    }
+    Ok(found)
 }
 
 /// As [`ethtool::rx_vlan_offload`], without a device that is gone.

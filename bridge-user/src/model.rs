@@ -208,10 +208,15 @@ pub struct Bypass {
     pub inet_rules: Option<String>,
     /// The sysctls of `br_netfilter`: (`bridge-nf-call-iptables`, `-ip6tables`, `-arptables`). `None`: it is not there.
     pub br_netfilter: Option<(bool, bool, bool)>,
+    /// `br_netfilter` looks into VLAN tags or PPPoE sessions (`bridge-nf-filter-vlan-tagged`, `-pppoe-tagged`).
+    pub br_netfilter_encapsulated: bool,
     /// Foreign tc, tcx or nft-netdev filters on a device's ingress, by device: what was found.
     pub ingress_filters: BTreeMap<IfIndex, String>,
     /// Foreign filters on a device's egress (clsact or tcx): a tc redirect runs them, an XDP redirect does not.
     pub egress_filters: BTreeMap<IfIndex, String>,
+    /// Generic XDP programs at the far end of a pair of devices, by the near one: frames that tc redirects there would not
+    /// meet them.
+    pub peer_xdp: BTreeMap<IfIndex, String>,
     /// Devices whose NIC strips VLAN tags on receive (`rx-vlan-offload` on), of those that were asked about.
     pub rx_vlan_offload: BTreeMap<IfIndex, bool>,
     /// `NETDEV_XDP_ACT_*` bits by device. A device that is missing has not said anything.

@@ -14,7 +14,7 @@ use bridge_common::{
 pub use self::numbers::Numbers;
 use crate::{
     config::{HookChoice, RunConfig},
-    model::{BridgeAttrs, FdbEntry, FdbKey as KernelKey, IfIndex, Link, Model},
+    model::{BridgeAttrs, Bypass, FdbEntry, FdbKey as KernelKey, IfIndex, Link, Model},
 };
 
 /// Everything that follows from one state of the kernel.
@@ -157,15 +157,25 @@ fn bridge_slow(model: &Model, link: &Link, attrs: &BridgeAttrs, fid_base: Option
     if let Some(found) = &bypass.netfilter {
         return Some(Slow::new(Reason::Netfilter, found.clone()));
     }
-    if let (Some((ip, ip6, arp)), Some(found)) = (bypass.br_netfilter, &bypass.inet_rules)
-        && (ip || ip6 || arp || attrs.nf_call_iptables || attrs.nf_call_ip6tables || attrs.nf_call_arptables)
+    if let Some(found) = &bypass.inet_rules
+        && ip_or_arp_calls(bypass, attrs)
     {
         return Some(Slow::new(Reason::Netfilter, format!("br_netfilter shows bridged frames to {found}")));
+    }
+    if ip_or_arp_calls(bypass, attrs) && bypass.br_netfilter_encapsulated {
+        return Some(Slow::new(Reason::Netfilter, "br_netfilter looks behind VLAN tags or PPPoE headers"));
     }
     if link.promiscuity > 0 || link.promisc_flag {
         return Some(Slow::new(Reason::BridgePromisc, format!("{} is promiscuous", link.name)));
     }
     None
+}
+
+/// `br_netfilter` is on for a bridge, for any protocol.
+fn ip_or_arp_calls(bypass: &Bypass, attrs: &BridgeAttrs) -> bool {
+    bypass.br_netfilter.is_some_and(|(ip, ip6, arp)| {
+        ip || ip6 || arp || attrs.nf_call_iptables || attrs.nf_call_ip6tables || attrs.nf_call_arptables
+    })
 }
 
 /// The FDB table's entry for what the kernel said, without the generation. `None`: xbr has no use for it.

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+pub mod foreign;
+
 const PROG_LOAD: libc::c_long = 5;
 const PROG_GET_NEXT_ID: libc::c_long = 11;
 const MAP_GET_NEXT_ID: libc::c_long = 12;
@@ -220,6 +222,11 @@ const fn call(helper: i32) -> u64 {
 }
 
 fn load(kind: u32, instructions: &[u64]) -> Result<OwnedFd> {
+    load_for(kind, 0, instructions)
+}
+
+/// As [`load`], for kinds that want to know the hook beforehand.
+fn load_for(kind: u32, hook: u32, instructions: &[u64]) -> Result<OwnedFd> {
     let licence = c"GPL";
     let mut log = vec![0_u8; 4096];
     let mut attr = Attr::new();
@@ -230,6 +237,7 @@ fn load(kind: u32, instructions: &[u64]) -> Result<OwnedFd> {
     attr.0[6] = 1;
     attr.0[7] = u32::try_from(log.len())?;
     attr.pointer(8, log.as_mut_ptr());
+    attr.0[17] = hook;
     let fd = attr
         .call(PROG_LOAD)
         .with_context(|| format!("load: {}", String::from_utf8_lossy(&log).trim_end_matches('\0')))?;

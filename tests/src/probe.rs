@@ -4,7 +4,7 @@ use std::{fmt, fs, sync::OnceLock};
 
 use anyhow::Result;
 
-use crate::netns::Netns;
+use crate::{bpf::foreign, netns::Netns};
 
 /// Something that a test needs of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +27,20 @@ pub enum Need {
     NftBridge,
     /// `br_netfilter`, with its sysctls.
     BrNetfilter,
+    /// Netfilter programs of BPF (kernel 6.4 and later).
+    NetfilterBpf,
+    /// The legacy ebtables, tool and modules.
+    Ebtables,
+    /// tc's police action.
+    Police,
+    /// bond devices.
+    Bond,
+    /// vxlan devices.
+    Vxlan,
 }
 
 impl Need {
-    const ALL: [Need; 9] = [
+    const ALL: [Need; 14] = [
         Need::Root,
         Need::Tun,
         Need::VlanFiltering,
@@ -40,6 +50,11 @@ impl Need {
         Need::NoTcx,
         Need::NftBridge,
         Need::BrNetfilter,
+        Need::NetfilterBpf,
+        Need::Ebtables,
+        Need::Police,
+        Need::Bond,
+        Need::Vxlan,
     ];
 
     /// Whether the machine has it; probed once per process.
@@ -62,6 +77,11 @@ impl fmt::Display for Need {
             Need::NoTcx => "the kernel has tcx",
             Need::NftBridge => "no nft bridge family",
             Need::BrNetfilter => "br_netfilter is not there",
+            Need::NetfilterBpf => "the kernel has no netfilter programs of BPF",
+            Need::Ebtables => "no legacy ebtables",
+            Need::Police => "the kernel has no police action",
+            Need::Bond => "the kernel has no bond devices",
+            Need::Vxlan => "the kernel has no vxlan devices",
         })
     }
 }
@@ -97,7 +117,19 @@ fn probe_all() -> Result<Vec<bool>> {
             Need::Tcx => tcx,
             Need::NoTcx => !tcx,
             Need::NftBridge => can("nft add table bridge probe"),
-            Need::BrNetfilter => fs::exists("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or(false),
+            Need::BrNetfilter => {
+                // Not on somebody's own machine: it would look at the frames of all bridges from then on.
+                let loads = std::env::var_os("XBR_VM").is_some() && can("modprobe br_netfilter");
+                loads || fs::exists("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or(false)
+            }
+            Need::NetfilterBpf => space.enter(|| foreign::netfilter_drop(2)).is_ok_and(|attached| attached.is_ok()),
+            Need::Ebtables => can("modprobe --dry-run --quiet ebtable_filter") && can("ebtables-legacy --version"),
+            Need::Police => {
+                can("tc qdisc add dev v0 ingress")
+                    && can("tc filter add dev v0 parent ffff: protocol all u32 match u32 0 0 police rate 1mbit burst 10k drop")
+            }
+            Need::Bond => can("ip link add bond9 type bond"),
+            Need::Vxlan => can("ip link add vxlan9 type vxlan id 9 dstport 4789 local 127.0.0.1"),
         })
         .collect())
 }

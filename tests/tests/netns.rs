@@ -13,6 +13,8 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use xbr_tests::{probe::Need, xbr};
 
+#[path = "netns/bypass.rs"]
+mod bypass;
 #[path = "netns/cli.rs"]
 mod cli;
 #[path = "netns/coherence.rs"]
@@ -57,7 +59,7 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 9] = [
+const GROUPS: [&[Test]; 11] = [
     selftest::TESTS,
     cli::TESTS,
     forward::TESTS,
@@ -65,6 +67,7 @@ const GROUPS: [&[Test]; 9] = [
     coherence::TESTS,
     ports::TESTS,
     policy::TESTS,
+    bypass::TESTS,
     life::TESTS,
     shadow::TESTS,
     vlan::TESTS,

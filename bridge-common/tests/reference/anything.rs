@@ -110,6 +110,7 @@ fn frame(dice: &mut Dice) -> (u16, Frame) {
         len: dice.pick(&[60, 14, 17, 18, 19, 61, 1518, 1519]),
         gso: dice.one_in(8),
         neighbour_discovery: dice.one_in(16),
+        untouched: dice.one_in(2),
     };
     (ingress, frame)
 }

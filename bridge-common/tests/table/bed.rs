@@ -143,8 +143,16 @@ impl Bed {
 }
 
 /// A plain frame from the sender to the target.
-pub(crate) const FRAME: Frame =
-    Frame { dst: TARGET, src: SENDER, tag: None, ethertype: ETH_P_IP, len: 64, gso: false, neighbour_discovery: false };
+pub(crate) const FRAME: Frame = Frame {
+    dst: TARGET,
+    src: SENDER,
+    tag: None,
+    ethertype: ETH_P_IP,
+    len: 64,
+    gso: false,
+    neighbour_discovery: false,
+    untouched: true,
+};
 
 /// [`FRAME`] with an 802.1Q tag.
 pub(crate) const fn tagged(tci: u16) -> Frame {

@@ -23,8 +23,9 @@ const NFNL_HOOK_TYPE_BPF: u32 = 2;
 const NFNLA_HOOK_BPF_ID: u16 = 1;
 
 /// Functions in the bridge hooks whose rules the inventory reads elsewhere: nftables, ebtables and `br_netfilter`. Bridge
-/// connection tracking (`nf_ct_bridge_*`) is registered by rules that use it, and only acts through them.
-const KNOWN: [&str; 5] = ["nft_do_chain", "ebt_do_table", "ebt_broute", "br_nf_", "nf_ct_bridge_"];
+/// connection tracking (`nf_ct_bridge_*`) is none of them: a rule in any chain turns it on, and it merges fragments and
+/// cuts them anew (`nf_ct_br_defrag4`).
+const KNOWN: [&str; 4] = ["nft_do_chain", "ebt_do_table", "ebt_broute", "br_nf_"];
 
 /// A registered hook function.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! What the running kernel has, read without making it load anything.
 
-use std::{collections::BTreeSet, fs, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
 
 /// The parts that can be built in, with a function of theirs that `/proc/kallsyms` names.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -13,8 +16,9 @@ const BUILT_IN: [(&str, &str); 4] = [
 /// Kernel modules, loaded and built in.
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
-    /// `/proc/modules`; `None` where the kernel cannot load modules, so that asking cannot make it load one.
-    loaded: Option<BTreeSet<String>>,
+    /// `/proc/modules`, each with its use count; `None` where the kernel cannot load modules, so that asking cannot make it
+    /// load one.
+    loaded: Option<BTreeMap<String, u32>>,
     /// Those of [`BUILT_IN`] that are; `None` where the kernel does not list its symbols.
     built_in: Option<BTreeSet<&'static str>>,
 }
@@ -35,7 +39,7 @@ impl Kernel {
     /// Reads again what can change: the loaded modules.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         self.loaded = match fs::read_to_string("/proc/modules") {
-            Ok(list) => Some(list.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()),
+            Ok(list) => Some(list.lines().filter_map(module).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -44,7 +48,12 @@ impl Kernel {
 
     /// A module is loaded.
     pub(super) fn loaded(&self, module: &str) -> bool {
-        self.loaded.as_ref().is_some_and(|loaded| loaded.contains(module))
+        self.loaded.as_ref().is_some_and(|loaded| loaded.contains_key(module))
+    }
+
+    /// A module is loaded, and something holds it.
+    pub(super) fn used(&self, module: &str) -> bool {
+        self.loaded.as_ref().and_then(|loaded| loaded.get(module)).is_some_and(|uses| *uses > 0)
     }
 
     /// One of [`BUILT_IN`] is there, in either form. What cannot be told counts as there.
@@ -56,6 +65,13 @@ impl Kernel {
     pub(super) fn has_nftables(&self) -> bool {
         self.has("nf_tables")
     }
+}
+
+/// Name and use count out of a line of `/proc/modules`. A module that cannot be unloaded has no count: it counts as used.
+fn module(line: &str) -> Option<(String, u32)> {
+    let mut columns = line.split(' ');
+    let name = columns.next()?.to_owned();
+    Some((name, columns.nth(1).and_then(|uses| uses.parse().ok()).unwrap_or(1)))
 }
 
 /// Finds the parts whose function is in the kernel itself: symbols of modules have a fourth column.
@@ -87,10 +103,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_modules_has_a_name_and_a_use_count() {
+        let line = "nf_conntrack_bridge 20480 2 nft_ct, Live 0x0000000000000000";
+        assert_eq!(module(line), Some(("nf_conntrack_bridge".to_owned(), 2)));
+        assert_eq!(module("x 4096 - - Live 0x0"), Some(("x".to_owned(), 1)));
+    }
+
+    #[test]
     fn what_cannot_be_told_counts_as_there() {
         let kernel = Kernel::default();
         assert!(kernel.has("ebtable_filter") && !kernel.loaded("ebtable_filter"));
-        let kernel = Kernel { loaded: Some(BTreeSet::from(["nf_tables".to_owned()])), built_in: Some(BTreeSet::new()) };
+        let kernel = Kernel { loaded: Some([("nf_tables".to_owned(), 0)].into()), built_in: Some(BTreeSet::new()) };
         assert!(kernel.has_nftables() && !kernel.has("ebtable_nat"));
     }
 }

@@ -20,10 +20,16 @@ const RTM_GETTFILTER: u16 = 46;
 const TCMSG: usize = 20;
 /// `TC_H_INGRESS`: the parent of both qdiscs.
 const TC_H_INGRESS: u32 = 0xffff_fff1;
+const TC_H_ROOT: u32 = 0xffff_ffff;
 /// The parents of their filters. The `ingress` qdisc has only one block and answers to the first (`ingress_find`). A
 /// block that several devices share is dumped through any of them (`tc_dump_tfilter`).
 const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
+/// The root qdisc, whatever it is (`tc_dump_tfilter`).
+const ROOT: u32 = 0;
+
+/// Kinds that the kernel sets up by itself: the default ones, and what a device with several queues has.
+const PLAIN: [&str; 5] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq"];
 
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
@@ -41,7 +47,8 @@ const OWN_NAME: &str = "xbr_";
 /// Foreign filters by device and side.
 pub(super) type Filters = BTreeMap<(IfIndex, Side), Vec<String>>;
 
-/// Dumps the qdiscs of the namespace and the filters of the devices asked about that have such a qdisc.
+/// Dumps the qdiscs of the namespace, and the filters of the devices asked about that have an `ingress` or `clsact` qdisc.
+/// Whatever else somebody set up on the egress of these devices is named as well.
 pub(super) fn filters(
     netlink: &mut Netlink,
     devices: &BTreeSet<IfIndex>,
@@ -52,16 +59,14 @@ pub(super) fn filters(
         if !devices.contains(&qdisc.device) {
             continue;
         }
-        let sides: &[_] = if qdisc.both_sides {
-            &[(Side::Ingress, INGRESS), (Side::Egress, EGRESS)]
-        } else {
-            &[(Side::Ingress, INGRESS)]
-        };
-        for (side, parent) in sides {
+        if !qdisc.is_plain() {
+            found.entry((qdisc.device, Side::Egress)).or_default().push(qdisc.describe());
+        }
+        for (side, parent) in qdisc.filters() {
             let rows = netlink.dump(RTM_GETTFILTER, &tcmsg(qdisc.device, *parent), Row::decode)?;
             let foreign = foreign(&rows, *side, own_programs);
             if !foreign.is_empty() {
-                found.insert((qdisc.device, *side), foreign);
+                found.entry((qdisc.device, *side)).or_default().extend(foreign);
             }
         }
     }
@@ -81,20 +86,50 @@ fn number(payload: &[u8], offset: usize) -> io::Result<u32> {
     Ok(u32::from_ne_bytes(*raw))
 }
 
-/// An `ingress` or `clsact` qdisc.
+/// A qdisc.
 #[derive(Debug, PartialEq, Eq)]
 struct Qdisc {
     device: IfIndex,
-    both_sides: bool,
+    handle: u32,
+    parent: u32,
+    kind: String,
 }
 
 impl Qdisc {
     fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
-        if kind != RTM_NEWQDISC || number(payload, 12)? != TC_H_INGRESS {
+        if kind != RTM_NEWQDISC {
             return Ok(None);
         }
-        let both_sides = Attributes::after(TCMSG, payload)?.text(TCA_KIND).as_deref() != Some("ingress");
-        Ok(Some(Self { device: number(payload, 4)?, both_sides }))
+        let kind = Attributes::after(TCMSG, payload)?.text(TCA_KIND).unwrap_or_default();
+        Ok(Some(Self { device: number(payload, 4)?, handle: number(payload, 8)?, parent: number(payload, 12)?, kind }))
+    }
+
+    /// The kernel set it up by itself (then it has no handle, `qdisc_create_dflt`) and it limits nothing; or it only holds
+    /// filters, which are looked at one by one.
+    fn is_plain(&self) -> bool {
+        self.parent == TC_H_INGRESS
+            || (self.handle == 0 && PLAIN.contains(&self.kind.as_str()))
+            || self.kind == "noqueue"
+    }
+
+    /// Where it can have filters that matter. Those of classful qdiscs do not: such a qdisc is a finding by itself.
+    fn filters(&self) -> &'static [(Side, u32)] {
+        match (self.parent, self.kind.as_str()) {
+            (TC_H_INGRESS, "ingress") => &[(Side::Ingress, INGRESS)],
+            (TC_H_INGRESS, _) => &[(Side::Ingress, INGRESS), (Side::Egress, EGRESS)],
+            (TC_H_ROOT, "fq_codel") => &[(Side::Egress, ROOT)],
+            _ => &[],
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Self { handle, parent, kind, .. } = self;
+        let place = if *parent == TC_H_ROOT {
+            "root".to_owned()
+        } else {
+            format!("parent {:x}:{:x}", parent >> 16, parent & 0xffff)
+        };
+        format!("qdisc {kind} {:x}: ({place})", handle >> 16)
     }
 }
 
@@ -254,14 +289,37 @@ mod tests {
         assert_eq!(find(&[row("fw", 0, None)], &[]), ["tc filter on ingress: fw"]);
     }
 
+    fn qdisc(handle: u32, parent: u32, kind: &str) -> Qdisc {
+        let mut bytes = tcmsg(3, parent).to_vec();
+        bytes[8..12].copy_from_slice(&handle.to_ne_bytes());
+        push_attribute(&mut bytes, TCA_KIND, format!("{kind}\0").as_bytes());
+        Qdisc::decode((RTM_NEWQDISC, &bytes)).unwrap().unwrap()
+    }
+
     #[test]
-    fn qdiscs_are_found_by_their_parent() {
-        let mut bytes = tcmsg(3, TC_H_INGRESS).to_vec();
-        push_attribute(&mut bytes, TCA_KIND, b"clsact\0");
-        let found = Qdisc::decode((RTM_NEWQDISC, &bytes)).unwrap();
-        assert_eq!(found, Some(Qdisc { device: 3, both_sides: true }));
-        bytes[12] = 0;
-        assert_eq!(Qdisc::decode((RTM_NEWQDISC, &bytes)).unwrap(), None);
+    fn qdiscs_that_hold_filters_are_known_by_their_parent() {
+        let sides = |parent, kind| qdisc(0xffff_0000, parent, kind).filters().iter().map(|(side, _)| *side).collect();
+        let none: Vec<Side> = sides(TC_H_ROOT, "htb");
+        assert_eq!(none, []);
+        let both: Vec<Side> = sides(TC_H_INGRESS, "clsact");
+        assert_eq!(both, [Side::Ingress, Side::Egress]);
+        let ingress: Vec<Side> = sides(TC_H_INGRESS, "ingress");
+        assert_eq!(ingress, [Side::Ingress]);
+        assert_eq!(qdisc(0, TC_H_ROOT, "fq_codel").filters(), [(Side::Egress, ROOT)]);
+    }
+
+    #[test]
+    fn what_an_operator_set_up_on_egress_is_named() {
+        for (handle, parent, kind) in [(0, TC_H_ROOT, "mq"), (0, 1, "fq_codel"), (0x8001_0000, TC_H_ROOT, "noqueue")] {
+            assert!(qdisc(handle, parent, kind).is_plain(), "{kind}");
+        }
+        assert!(qdisc(0xffff_0000, TC_H_INGRESS, "clsact").is_plain());
+        let shaped = qdisc(0x8002_0000, 0x8001_0001, "tbf");
+        assert!(!shaped.is_plain());
+        assert_eq!(shaped.describe(), "qdisc tbf 8002: (parent 8001:1)");
+        let limited = qdisc(0x8001_0000, TC_H_ROOT, "fq");
+        assert!(!limited.is_plain(), "the kernel's own has no handle");
+        assert_eq!(limited.describe(), "qdisc fq 8001: (root)");
     }
 
     #[test]

@@ -14,7 +14,13 @@ use crate::{datapath::Tables, model::IfIndex, plan::Plan};
 /// Flags that let frames through; a narrowed port has those that both states have.
 const PERMIT: u32 = port_flags::INGRESS | port_flags::EGRESS | port_flags::EGRESS_XDP;
 /// Flags that hold frames back; a narrowed port has those that either state has.
-const RESTRICT: u32 = port_flags::LEARNING | port_flags::LOCKED | port_flags::ISOLATED | port_flags::VIRTUAL_XDP;
+const RESTRICT: u32 = port_flags::LEARNING
+    | port_flags::LOCKED
+    | port_flags::ISOLATED
+    | port_flags::VIRTUAL_XDP
+    | port_flags::CHECK_IPV4
+    | port_flags::CHECK_IPV6
+    | port_flags::PEER_XDP;
 
 #[derive(Default)]
 pub(super) struct PortSync {
