@@ -6,6 +6,7 @@
 //! the process was started in.
 
 pub mod bpf;
+pub mod differential;
 pub mod frame;
 pub mod leak;
 pub mod measure;
