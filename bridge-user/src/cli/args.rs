@@ -83,6 +83,9 @@ pub(super) struct RunArgs {
         help_heading = "Instance"
     )]
     fdb_size: u32,
+    /// When xbr ends, write a last status there, as `xbr status -j` shows one instance
+    #[arg(long, value_name = "FILE", help_heading = "Instance")]
+    last_status: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -121,6 +124,7 @@ impl RunArgs {
             hooks,
             run_dir: self.run_dir.path,
             fdb_size: self.fdb_size,
+            last_status: self.last_status,
             overrule: self.overrule.into_iter().collect(),
         })
     }
