@@ -27,6 +27,8 @@ pub struct RunConfig {
     pub run_dir: PathBuf,
     /// Entries of the FDB table.
     pub fdb_size: u32,
+    /// Where the last status is written when the daemon ends.
+    pub last_status: Option<PathBuf>,
     /// Policy reasons that the operator chose to go around ([`overrulable`]).
     pub overrule: BTreeSet<Reason>,
     /// What keeps the tables true.

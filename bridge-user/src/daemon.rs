@@ -1,5 +1,6 @@
 //! `xbr run`: turns kernel events into table writes, keeps the lease, and answers questions.
 
+mod gone;
 mod lock;
 mod shadow;
 mod snapshot;

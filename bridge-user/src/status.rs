@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub tables: Vec<TableFill>,
     /// The bridges, by name.
     pub bridges: Vec<BridgeStatus>,
+    /// What was counted on ports that have left since the daemon started.
+    pub gone: GoneStatus,
     /// Things an operator should know, each one line.
     pub warnings: Vec<String>,
 }
@@ -69,6 +71,24 @@ impl ShadowStatus {
         self.no_room += other.no_room;
         self.examples.extend(other.examples);
     }
+}
+
+/// The counters of ports that have left, summed. A port that comes back begins at zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GoneStatus {
+    /// How many ports have left.
+    pub ports: u64,
+    /// Frames received that took the fast path.
+    pub fast: Count,
+    /// Frames received that went to the bridge.
+    pub slow: Count,
+    /// Frames received that neither path could deliver.
+    pub dropped: Count,
+    /// Packets received by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// Bytes received by reason.
+    pub reason_bytes: BTreeMap<String, u64>,
 }
 
 /// One BPF table.

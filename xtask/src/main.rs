@@ -8,6 +8,7 @@ mod cache;
 mod lab;
 mod lint;
 mod proc;
+mod selftests;
 mod setup;
 mod test;
 mod vm;
@@ -40,6 +41,8 @@ enum Verb {
     Lint,
     /// Run a command in a virtual machine with another kernel, on this machine's files
     Vm(vm::Args),
+    /// Run the kernel's own tests of the bridge without and with xbr, and compare what they say
+    Selftests(selftests::Args),
     /// Remove everything that `setup` has put into the cache
     CleanCache,
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::main(&args),
         Verb::Lint => Ok(lint::main()),
         Verb::Vm(args) => vm::main(&args),
+        Verb::Selftests(args) => selftests::main(&args),
         Verb::CleanCache => cache::clean(),
     };
     match result {

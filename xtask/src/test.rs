@@ -10,7 +10,7 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    lint, setup,
+    lint, selftests, setup,
     test::{
         binaries::{Binary, Built},
         tally::Tally,
@@ -40,7 +40,8 @@ enum Ring {
     Program,
     /// Root: bridges in network namespaces, on the running kernel
     Netns,
-    /// qemu: the tests of the rings program and netns in virtual machines with kernels 6.1 and 6.12
+    /// qemu: the tests of the rings program and netns in virtual machines with kernels 6.1 and 6.12, and a few of the
+    /// kernel's own
     Vm,
 }
 
@@ -76,6 +77,10 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     for ring in args.ring.map_or_else(|| Ring::ALL.to_vec(), |ring| vec![ring]) {
         eprintln!("ring {} …", ring.name());
         results.push((ring.name(), run(ring, args, &built)));
+        if ring == Ring::Vm && !args.no_vm && args.filter.is_none() {
+            eprintln!("the kernel's own tests …");
+            results.push(("selftests", selftests::quick(&built.programs)));
+        }
     }
 
     let minutes = start.elapsed().as_secs_f32() / 60.0;

@@ -96,6 +96,9 @@ pub(super) struct RunArgs {
     /// How changes of the kernel's tables are noticed
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Instance")]
     coherence: Coherence,
+    /// When xbr ends, write a last status there, as `xbr status -j` shows one instance
+    #[arg(long, value_name = "FILE", help_heading = "Instance")]
+    last_status: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -137,6 +140,7 @@ impl RunArgs {
             hooks,
             run_dir: self.run_dir.path,
             fdb_size: self.fdb_size,
+            last_status: self.last_status,
             overrule: self.overrule.into_iter().collect(),
             coherence: self.coherence,
             shadow: self.shadow.then_some(self.sample),

@@ -1,7 +1,8 @@
 //! Snapshots for the tests of `status` and `top`.
 
 use crate::status::{
-    BridgeStatus, Count, Disagreement, PortShadow, PortStatus, ShadowStatus, Snapshot, TableFill, VERSION, VlanStatus,
+    BridgeStatus, Count, Disagreement, GoneStatus, PortShadow, PortStatus, ShadowStatus, Snapshot, TableFill, VERSION,
+    VlanStatus,
 };
 
 fn count(packets: u64) -> Count {
@@ -55,6 +56,7 @@ pub(crate) fn snapshot() -> Snapshot {
         kernel: "6.12.0".into(),
         active: true,
         shadow: None,
+        gone: GoneStatus::default(),
         resyncs: [("start".to_owned(), 1)].into(),
         tables: vec![
             TableFill { name: "fdb".into(), used: 42, capacity: 65536, refused: 0 },

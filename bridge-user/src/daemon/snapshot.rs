@@ -36,6 +36,7 @@ pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapsh
         resyncs: world.resyncs.clone(),
         tables: tables(world),
         bridges,
+        gone: world.gone.clone(),
         warnings: warnings(world),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use log::{debug, info, warn};
 
 use super::{
-    failed,
+    failed, gone,
     lock::Lock,
     shadow::{self, Shadow},
     snapshot,
@@ -23,7 +23,7 @@ use crate::{
     model::{FdbKey, IfIndex, Model},
     netlink::{Event, Events, Requests},
     plan::{self, Numbers, Plan},
-    status::Snapshot,
+    status::{GoneStatus, Snapshot},
 };
 
 /// How long, in nanoseconds, the programs believe the tables without hearing from the daemon.
@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) numbers: Numbers,
     /// Full resyncs by cause.
     pub(super) resyncs: BTreeMap<String, u64>,
+    /// Counters of ports that have left.
+    pub(super) gone: GoneStatus,
     /// The mirror is known to be true, but for what is marked dirty.
     pub(super) in_step: bool,
     /// What shadow mode found out.
@@ -114,6 +116,7 @@ impl World {
             plan: Plan::default(),
             numbers: Numbers::default(),
             resyncs: BTreeMap::new(),
+            gone: GoneStatus::default(),
             in_step: false,
             shadow,
             requests,
@@ -249,7 +252,17 @@ impl World {
         if let Err(error) = self.tables.lease(0) {
             warn!("cannot end the lease: {error}");
         }
+        self.write_last_status();
         self.attachments.detach_all();
+    }
+
+    /// Leaves the last counters in a file, if one was asked for.
+    fn write_last_status(&mut self) {
+        let Some(path) = self.config.last_status.clone() else { return };
+        let written = serde_json::to_vec_pretty(&self.snapshot()).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|text| std::fs::write(&path, text)) {
+            warn!("cannot write the last status to {}: {error}", path.display());
+        }
     }
 
     fn suspend(&mut self, cause: &str) {
@@ -360,6 +373,7 @@ impl World {
             self.attachments.detach_outdated(&plan);
             if plan != self.plan {
                 self.sync.apply(&mut self.tables, &plan)?;
+                gone::collect(&mut self.gone, &self.tables, &self.plan, &plan);
                 self.plan = plan;
             }
             if !self.plan.bridges.is_empty() {

@@ -45,6 +45,7 @@ fn config() -> RunConfig {
         hooks: BTreeMap::new(),
         run_dir: "/nonexistent".into(),
         fdb_size: 16,
+        last_status: None,
         overrule: BTreeSet::new(),
         coherence: crate::config::Coherence::default(),
         shadow: None,

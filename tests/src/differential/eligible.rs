@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{compare::Delivery, spec::Spec, universe::{Fdb, open_ports}};
+use super::{
+    compare::Delivery,
+    spec::Spec,
+    universe::{Fdb, open_ports},
+};
 use crate::frame::{Mac, mac};
 
 /// `EtherTypes` of protocols between neighbours, which always go to the bridge.

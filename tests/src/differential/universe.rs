@@ -156,7 +156,8 @@ impl Universe {
         let mut fdb = Fdb::default();
         for line in said.output {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let after = |key: &str| words.iter().position(|word| *word == key).and_then(|at| words.get(at + 1)).copied();
+            let after =
+                |key: &str| words.iter().position(|word| *word == key).and_then(|at| words.get(at + 1)).copied();
             let (Some(address), Some(port), Some(bridge)) = (words.first(), after("dev"), after("master")) else {
                 continue;
             };

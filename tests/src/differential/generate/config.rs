@@ -24,7 +24,10 @@ impl Draft {
             self.ports.push(Port { name, bridge, mtu, hosts, vids: Vec::new() });
         }
         if self.second_bridge && self.dice.chance(70) {
-            lines.extend([format!("link set dev {} master br0", PATCH[0]), format!("link set dev {} master br1", PATCH[1])]);
+            lines.extend([
+                format!("link set dev {} master br0", PATCH[0]),
+                format!("link set dev {} master br1", PATCH[1]),
+            ]);
         }
         for place in 0..self.ports.len() {
             for _ in 0..self.dice.below(3) {
@@ -60,7 +63,10 @@ impl Draft {
             "link set dev br0 up".to_owned(),
         ];
         if self.second_bridge {
-            lines.push("link add name br1 index 101 address 02:aa:00:00:01:01 type bridge stp_state 0 mcast_snooping 0".to_owned());
+            lines.push(
+                "link add name br1 index 101 address 02:aa:00:00:01:01 type bridge stp_state 0 mcast_snooping 0"
+                    .to_owned(),
+            );
             lines.push("link set dev br1 up".to_owned());
         }
         lines
@@ -155,7 +161,8 @@ impl Draft {
         let (owner, at) = (self.port(), self.port());
         let address = *self.dice.pick(&self.ports[owner].hosts.clone());
         let at = if self.dice.chance(70) { owner } else { at };
-        let kind = *self.dice.pick(&["static", "static", "dynamic", "sticky", "static sticky", "extern_learn", "permanent"]);
+        let kind =
+            *self.dice.pick(&["static", "static", "dynamic", "sticky", "static sticky", "extern_learn", "permanent"]);
         let vlan = self.entry_vlan(at);
         let text = crate::frame::mac(address);
         format!("fdb replace {text} dev {} master {kind}{vlan}", self.ports[at].name)
