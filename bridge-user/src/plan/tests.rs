@@ -46,7 +46,7 @@ fn config() -> RunConfig {
         run_dir: "/nonexistent".into(),
         fdb_size: 16,
         overrule: BTreeSet::new(),
-        coherence: Coherence::default(),
+        coherence: crate::config::Coherence::default(),
     }
 }
 
