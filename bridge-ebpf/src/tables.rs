@@ -89,7 +89,9 @@ impl Tables for KernelTables {
     /// port is never found with a new cell.
     #[inline(always)]
     fn port(&self, slot: u16) -> Option<&Port> {
-        let port = PORTS.get(if trusted(u32::from(slot)) { u32::from(slot) } else { 0 })?;
+        let slot = u32::from(slot);
+        // Beyond the ports, the trust cells are those of bridges.
+        let port = PORTS.get(if slot >= MAX_PORTS || trusted(slot) { slot } else { 0 })?;
         if trusted(bridge_cell(port.fid_base)) { Some(port) } else { PORTS.get(0) }
     }
 

@@ -19,6 +19,8 @@ mod bpf;
 mod check;
 #[path = "program/destination.rs"]
 mod destination;
+#[path = "program/doubt.rs"]
+mod doubt;
 #[path = "program/frames.rs"]
 mod frames;
 #[path = "program/load.rs"]
@@ -50,6 +52,7 @@ type Test = (&'static str, fn(&mut bench::Bench) -> Result<()>);
 const GROUPS: [&[Test]; 10] = [
     load::TESTS,
     ports::TESTS,
+    doubt::TESTS,
     protocols::TESTS,
     vlan::TESTS,
     source::TESTS,

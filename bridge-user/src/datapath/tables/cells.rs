@@ -14,7 +14,7 @@ use crate::error::{Exit, Failure};
 
 /// The cells of one map.
 pub(super) struct Cells<T> {
-    cells: NonNull<T>,
+    first: NonNull<T>,
     count: u32,
     length: NonZeroUsize,
     /// Held: programs that are loaded later name the map by its descriptor.
@@ -28,36 +28,36 @@ impl<T: Copy> Cells<T> {
     /// Takes the array `name`, made with `BPF_F_MMAPABLE` and of `count` values of type `T`, out of the object. The
     /// mapping keeps the map alive.
     pub(super) fn map(ebpf: &mut Ebpf, name: &str, count: u32) -> Result<Self, Failure> {
-        const { assert!(size_of::<T>() % 8 == 0, "the kernel pads values to eight bytes") };
+        const { assert!(size_of::<T>().is_multiple_of(8), "the kernel pads values to eight bytes") };
         let failed =
             |why: &str| Failure::new(Exit::Kernel, format!("cannot map the BPF map {name} into memory: {why}"));
         let Some(Map::Array(map)) = ebpf.take_map(name) else { return Err(failed("no such array")) };
         let length = NonZeroUsize::new(count as usize * size_of::<T>()).ok_or_else(|| failed("it is empty"))?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new shared mapping of a map that was made with BPF_F_MMAPABLE and holds this many bytes.
-        let cells = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd(), 0) };
-        Ok(Self { cells: cells.map_err(|error| failed(error.desc()))?.cast(), count, length, _map: map })
+        let first = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd(), 0) };
+        Ok(Self { first: first.map_err(|error| failed(error.desc()))?.cast(), count, length, _map: map })
     }
 
     /// The value of a cell. Of a value that is longer than a word, each word is of its own moment.
     pub(super) fn read(&self, cell: u32) -> T {
         assert!(cell < self.count);
         // SAFETY: in bounds of the mapping; volatile, as the programs write meanwhile.
-        unsafe { self.cells.add(cell as usize).read_volatile() }
+        unsafe { self.first.add(cell as usize).read_volatile() }
     }
 
     /// Writes the word of a cell that `word` points out.
     pub(super) fn write(&mut self, cell: u32, word: impl FnOnce(*mut T) -> *mut u64, value: u64) {
         assert!(cell < self.count);
         // SAFETY: in bounds of the mapping and aligned; volatile, as the programs read meanwhile.
-        unsafe { word(self.cells.add(cell as usize).as_ptr()).write_volatile(value) }
+        unsafe { word(self.first.add(cell as usize).as_ptr()).write_volatile(value) }
     }
 }
 
 impl<T> Drop for Cells<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing borrows from it any more.
-        if let Err(error) = unsafe { munmap(self.cells.cast(), self.length.get()) } {
+        if let Err(error) = unsafe { munmap(self.first.cast(), self.length.get()) } {
             warn!("cannot unmap a BPF map: {error}");
         }
     }

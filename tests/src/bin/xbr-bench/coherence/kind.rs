@@ -104,10 +104,8 @@ impl Kind {
 
     /// What a late frame does.
     pub(super) fn late(self) -> Late {
-        match self {
-            Self::FdbDelete | Self::FlushPort | Self::FlushBridge | Self::PortDown => Late::NotFlooded,
-            _ => Late::Arrived,
-        }
+        let flooded = matches!(self, Self::FdbDelete | Self::FlushPort | Self::FlushBridge | Self::PortDown);
+        if flooded { Late::NotFlooded } else { Late::Arrived }
     }
 
     /// Whether the station's entry is learnt. Elsewhere it is static, or its removal would hide what is measured.
@@ -128,14 +126,13 @@ impl Kind {
                 stage.rtnl.vlan_add(port, 10, PVID_UNTAGGED)?;
             }
         }
-        match self {
-            Self::Isolated => stage.rtnl.isolated(from, true)?,
-            Self::FilteringOn => {
-                stage.rtnl.vlan_delete(to, 10)?;
-                stage.rtnl.vlan_add(to, 20, PVID_UNTAGGED)?;
-                stage.rtnl.vlan_filtering(stage.bridge, false)?;
-            }
-            _ => {}
+        if self == Self::Isolated {
+            stage.rtnl.isolated(from, true)?;
+        }
+        if self == Self::FilteringOn {
+            stage.rtnl.vlan_delete(to, 10)?;
+            stage.rtnl.vlan_add(to, 20, PVID_UNTAGGED)?;
+            stage.rtnl.vlan_filtering(stage.bridge, false)?;
         }
         if !self.is_learnt() {
             stage.rtnl.fdb_replace(from, stage.sender, self.vid())?;
@@ -184,11 +181,10 @@ impl Kind {
                 stage.rtnl.up(to, true)?;
                 stage.show_up(false)
             }
-            Self::VlanIngress => stage.rtnl.vlan_add(from, 10, PVID_UNTAGGED),
+            Self::VlanIngress | Self::PvidMoved => stage.rtnl.vlan_add(from, 10, PVID_UNTAGGED),
             Self::VlanEgress => stage.rtnl.vlan_add(to, 10, PVID_UNTAGGED),
             Self::VlanStateIngress => stage.rtnl.vlan_state(from, 10, FORWARDING),
             Self::VlanStateEgress => stage.rtnl.vlan_state(to, 10, FORWARDING),
-            Self::PvidMoved => stage.rtnl.vlan_add(from, 10, PVID_UNTAGGED),
             Self::FilteringOn => stage.rtnl.vlan_filtering(stage.bridge, false),
         }
     }

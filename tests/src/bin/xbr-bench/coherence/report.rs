@@ -51,7 +51,9 @@ impl Report {
     /// Sorted: windows, recoveries, gaps.
     fn sorted(&self) -> [Vec<u64>; 3] {
         let mut all = [self.windows.clone(), self.recoveries.clone(), self.gaps.clone()];
-        all.iter_mut().for_each(|values| values.sort_unstable());
+        for values in &mut all {
+            values.sort_unstable();
+        }
         all
     }
 
