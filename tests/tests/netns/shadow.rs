@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("shadow::a_rewritten_byte_is_found", a_rewritten_byte, &[Need::Tcx]),
     test("shadow::a_rewritten_byte_far_behind_is_found", a_rewritten_byte_far_behind, &[Need::Tcx]),
     test("shadow::the_fast_path_is_off", the_fast_path_is_off, &[]),
+    test("shadow::a_port_that_is_not_named_is_looked_at", a_port_that_is_not_named, &[]),
     test("shadow::more_frames_than_records", more_frames_than_records, &[]),
     test("shadow::ports_are_left_as_they_were_found", ports_are_left_as_they_were_found, &[]),
 ];
@@ -208,8 +209,8 @@ fn overruled(reason: &str) -> Result<(Scene, Xbr)> {
 /// An nft rule of the bridge family.
 fn nft(scene: &Scene, hook: &str, priority: &str, rule: &str) -> Result<()> {
     scene.host("nft add table bridge made")?;
-    scene.host(&format!("nft add chain bridge made chain {{ type filter hook {hook} priority {priority} ; }}"))?;
-    scene.host(&format!("nft add rule bridge made chain {rule}")).map(drop)
+    scene.host(&format!("nft add chain bridge made rules {{ type filter hook {hook} priority {priority} ; }}"))?;
+    scene.host(&format!("nft add rule bridge made rules {rule}")).map(drop)
 }
 
 fn one_to_two(scene: &Scene) -> Frame {
@@ -236,7 +237,7 @@ fn a_redirected_frame() -> Result<()> {
     let (scene, xbr) = overruled("netfilter")?;
     let [one, two, three] = scene.first();
     let (from, to) = (frame::mac(one.mac), frame::mac(three.mac));
-    nft(&scene, "prerouting", "-300", &format!("ether saddr {from} ether daddr set {to}"))?;
+    nft(&scene, "prerouting", "dstnat", &format!("ether saddr {from} ether daddr set {to}"))?;
     let example = disagreement(&scene, &xbr, &one_to_two(&scene), "other_port")?;
     ensure!(
         example["expected_port"] == two.port.as_str() && example["actual_port"] == three.port.as_str(),
@@ -253,7 +254,7 @@ fn a_frame_turned_to_the_bridge() -> Result<()> {
     let links = scene.net.host.json("ip -j link show dev br0")?;
     let own = links[0]["address"].as_str().context("no address")?;
     let rule = format!("ether saddr {} ether daddr set {own}", frame::mac(one.mac));
-    nft(&scene, "prerouting", "-300", &rule)?;
+    nft(&scene, "prerouting", "dstnat", &rule)?;
     let example = disagreement(&scene, &xbr, &one_to_two(&scene), "went_up")?;
     ensure!(example["actual_port"] == "br0" && example["copies_up"] == 1, "{example}");
     xbr.stop()
@@ -321,6 +322,28 @@ fn the_fast_path_is_off() -> Result<()> {
     let top = xbr.ask(&["top", "-b", "-n", "1", "-d", "0.2"])?;
     let top = String::from_utf8_lossy(&top.stdout);
     ensure!(top.contains("shadow mode, 3 ports, 2 would be accelerated") && top.contains(" disagree"), "{top}");
+    xbr.stop()
+}
+
+/// With `--port`, frames still leave by the others.
+fn a_port_that_is_not_named() -> Result<()> {
+    let scene = Scene::new(&THREE)?;
+    let [one, two, three] = scene.first();
+    let xbr =
+        scene.xbr(&["--shadow", "--sample", "1", "--port", &one.port, "--hook", &format!("{}=off", three.port)])?;
+    let flow = flow_number();
+    for to in [two, three] {
+        traffic::flow(to, one, &[], 3, 100)?.exact()?;
+        let sender = one.sender()?;
+        for number in 0..50 {
+            sender.send(&Frame::new(one.mac, to.mac).numbered(flow, number).bytes())?;
+        }
+    }
+    all_agree(&xbr, 45)?;
+    let (one, two, three) = (xbr.port(&one.port)?, xbr.port(&two.port)?, xbr.port(&three.port)?);
+    ensure!(count(&one["shadow"]["agreed"]) <= 50, "frames to a port that is off were expected there: {one}");
+    ensure!(one["shadow"]["ready"] == true && two["shadow"]["ready"] == false, "{one} {two}");
+    ensure!(two["slow_reason"] == "not_selected" && three["slow_reason"] == "turned_off", "{two} {three}");
     xbr.stop()
 }
 
