@@ -169,6 +169,15 @@ fn a_policy_may_be_overruled_by_name() {
 }
 
 #[test]
+fn shadow_mode_is_for_tc_alone() {
+    let shadow = RunConfig { shadow: std::num::NonZeroU32::new(16), ..config() };
+    let plan = plan_of(&model(false), &shadow);
+    let hook = &plan.ports[&NIC].hook;
+    assert!(hook.tc && !hook.xdp && hook.why.ends_with("shadow mode: tc alone"), "{hook:?}");
+    assert_eq!(plan.ports[&TAP].hook, plan_of(&model(false), &config()).ports[&TAP].hook);
+}
+
+#[test]
 fn operators_choose_ports_and_hooks() {
     let mut config = config();
     config.ports.insert("eth0".into());
@@ -180,9 +189,6 @@ fn operators_choose_ports_and_hooks() {
     config.hooks.insert("tap0".into(), HookChoice::Off);
     let plan = plan_of(&model(false), &config);
     assert!(plan.ports[&NIC].hook.tc && !plan.ports[&NIC].hook.xdp);
-    let shadow = RunConfig { shadow: std::num::NonZeroU32::new(16), ..config() };
-    let hook = &plan_of(&model, &shadow).ports[&NIC].hook;
-    assert!(hook.tc && !hook.xdp && hook.why.ends_with("shadow mode: tc alone"), "{hook:?}");
     let tap = &plan.ports[&TAP];
     assert_eq!(tap.slow.as_ref().unwrap().reason, Reason::TurnedOff);
     assert_eq!(tap.entry.flags & (INGRESS | EGRESS), 0);
