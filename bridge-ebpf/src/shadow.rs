@@ -56,7 +56,8 @@ pub(crate) fn arrives(ctx: &TcContext) -> i32 {
     tc::run(ctx, |ctx, way| {
         count(way.slot, Reason::WouldForward, way.fid, way.len);
         // SAFETY: a helper without arguments.
-        if unsafe { bpf_get_prandom_u32() } as u32 % sample() == 0 {
+        let random = unsafe { bpf_get_prandom_u32() } as u32;
+        if random.is_multiple_of(sample()) {
             follow(ctx, key, way);
         }
         TC_ACT_UNSPEC

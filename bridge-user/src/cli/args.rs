@@ -80,8 +80,15 @@ pub(super) struct RunArgs {
     #[arg(long, help_heading = "Shadow mode")]
     shadow: bool,
     /// Compare one in N of the frames that would be forwarded
-    #[arg(long, value_name = "N", default_value = "16", requires = "shadow", help_heading = "Shadow mode")]
-    sample: NonZeroU32,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        requires = "shadow",
+        help_heading = "Shadow mode"
+    )]
+    sample: u32,
     #[command(flatten)]
     run_dir: RunDir,
     /// Entries of the FDB table, 16 to 4194304
@@ -143,7 +150,7 @@ impl RunArgs {
             last_status: self.last_status,
             overrule: self.overrule.into_iter().collect(),
             coherence: self.coherence,
-            shadow: self.shadow.then_some(self.sample),
+            shadow: NonZeroU32::new(self.sample).filter(|_| self.shadow),
         })
     }
 }

@@ -33,6 +33,16 @@ fn run_takes_its_options() {
     assert_eq!(config.run_dir.to_str(), Some("/tmp/x"));
     assert_eq!(config.fdb_size, 16);
     assert_eq!(config.overrule.len(), 1);
+    assert_eq!(config.shadow, None);
+}
+
+#[test]
+fn shadow_mode_has_a_sample() {
+    let sample = |line| config(line).unwrap().shadow.map(std::num::NonZeroU32::get);
+    assert_eq!(sample("run br0 --shadow"), Some(16));
+    assert_eq!(sample("run br0 --shadow --sample 1"), Some(1));
+    assert_eq!(sample("run --all --shadow --hook eth0=xdp"), Some(16));
+    assert_eq!(sample("run br0"), None);
 }
 
 #[test]
@@ -87,6 +97,8 @@ fn bad_input_is_one_line_that_names_it() {
         ),
         ("run br0 --fdb-size 15", "invalid value '15' for '--fdb-size <N>': 15 is not in 16..=4194304 (try --help)"),
         ("run br0 --prot eth0", "unexpected argument '--prot' found; a similar argument exists: '--port' (try --help)"),
+        ("run br0 --sample 3", "the following required arguments were not provided: --shadow (try --help)"),
+        ("run br0 --shadow --sample 0", "invalid value '0' for '--sample <N>': 0 is not in 1..=1000000 (try --help)"),
         ("run br0 --port", "a value is required for '--port <DEV>' but none was supplied (try --help)"),
         ("frob", "unrecognized subcommand 'frob' (try --help)"),
     ] {

@@ -85,8 +85,8 @@ impl Hooked {
 /// All attachments of this instance.
 pub struct Attachments {
     hooked: BTreeMap<IfIndex, Hooked>,
-    /// Shadow mode: the bridge devices that are looked at.
-    bridges: BTreeMap<IfIndex, Hooked>,
+    /// Shadow mode: devices that are only looked at, bridges and ports that no `--port` names.
+    lookouts: BTreeMap<IfIndex, Hooked>,
     refused: Refusals,
     /// Refusals that were warned about, not to be told again while they stay the same.
     told: BTreeMap<IfIndex, String>,
@@ -105,7 +105,7 @@ impl Attachments {
         guardian::put_back(&mut undo);
         Ok(Self {
             hooked: BTreeMap::new(),
-            bridges: BTreeMap::new(),
+            lookouts: BTreeMap::new(),
             refused: Refusals::new(),
             told: BTreeMap::new(),
             doubted: false,
@@ -138,7 +138,7 @@ impl Attachments {
         for ifindex in outdated {
             self.detach(ifindex);
         }
-        self.leave_bridges(plan);
+        self.leave_lookouts(plan);
         self.refused.retain(|ifindex, _| plan.ports.contains_key(ifindex));
         self.told.retain(|ifindex, _| plan.ports.contains_key(ifindex) || plan.bridges.contains_key(ifindex));
     }
@@ -172,7 +172,7 @@ impl Attachments {
                 }
             }
         }
-        self.watch_bridges(programs, plan);
+        self.look_out(programs, plan);
         changed
     }
 
@@ -195,7 +195,7 @@ impl Attachments {
         for ifindex in all {
             self.detach(ifindex);
         }
-        self.leave_bridges(&Plan::default());
+        self.leave_lookouts(&Plan::default());
     }
 
     fn attach(&mut self, programs: &mut Programs, ifindex: IfIndex, port: &PortPlan) -> Result<Hooked, String> {

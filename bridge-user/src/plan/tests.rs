@@ -171,6 +171,15 @@ fn a_policy_may_be_overruled_by_name() {
 }
 
 #[test]
+fn shadow_mode_is_for_tc_alone() {
+    let shadow = RunConfig { shadow: std::num::NonZeroU32::new(16), ..config() };
+    let plan = plan_of(&model(false), &shadow);
+    let hook = &plan.ports[&NIC].hook;
+    assert!(hook.tc && !hook.xdp && hook.why.ends_with("shadow mode: tc alone"), "{hook:?}");
+    assert_eq!(plan.ports[&TAP].hook, plan_of(&model(false), &config()).ports[&TAP].hook);
+}
+
+#[test]
 fn operators_choose_ports_and_hooks() {
     let mut config = config();
     config.ports.insert("eth0".into());

@@ -1,14 +1,14 @@
 //! Shadow mode: nothing is forwarded, real traffic agrees, and every kind of disagreement that is made is found.
-//!
-//! Disagreements are made by policy of others that the operator chose to overrule: then xbr would go around it.
+
+#[path = "shadow/made.rs"]
+mod made;
 
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xbr_tests::{
-    bpf,
-    frame::{self, Frame, Tag},
+    frame::{Frame, Tag},
     leak,
     net::{Guest, Kind},
     probe::Need,
@@ -22,14 +22,15 @@ use super::{Test, scene::Scene, test};
 pub(crate) const TESTS: &[Test] = &[
     test("shadow::real_traffic_agrees", real_traffic_agrees, &[Need::Tun]),
     test("shadow::tags_agree", tags_agree, &[Need::VlanFiltering, Need::Tun]),
-    test("shadow::a_dropped_frame_never_left", a_dropped_frame_never_left, &[Need::NftBridge]),
-    test("shadow::a_redirected_frame_left_by_another_port", a_redirected_frame, &[Need::NftBridge]),
-    test("shadow::a_frame_turned_to_the_bridge_went_up", a_frame_turned_to_the_bridge, &[Need::NftBridge]),
-    test("shadow::a_promiscuous_bridge_gets_an_extra_copy", a_promiscuous_bridge, &[]),
-    test("shadow::a_mirrored_frame_is_an_extra_copy", a_mirrored_frame, &[Need::Tcx]),
-    test("shadow::a_rewritten_byte_is_found", a_rewritten_byte, &[Need::Tcx]),
-    test("shadow::a_rewritten_byte_far_behind_is_found", a_rewritten_byte_far_behind, &[Need::Tcx]),
+    test("shadow::a_dropped_frame_never_left", made::a_dropped_frame_never_left, &[Need::NftBridge]),
+    test("shadow::a_redirected_frame_left_by_another_port", made::a_redirected_frame, &[Need::NftBridge]),
+    test("shadow::a_frame_turned_to_the_bridge_went_up", made::a_frame_turned_to_the_bridge, &[Need::NftBridge]),
+    test("shadow::a_promiscuous_bridge_gets_an_extra_copy", made::a_promiscuous_bridge, &[]),
+    test("shadow::a_mirrored_frame_is_an_extra_copy", made::a_mirrored_frame, &[Need::Tcx]),
+    test("shadow::a_rewritten_byte_is_found", made::a_rewritten_byte, &[Need::Tcx]),
+    test("shadow::a_rewritten_byte_far_behind_is_found", made::a_rewritten_byte_far_behind, &[Need::Tcx]),
     test("shadow::the_fast_path_is_off", the_fast_path_is_off, &[]),
+    test("shadow::a_port_that_is_not_named_is_looked_at", a_port_that_is_not_named, &[]),
     test("shadow::more_frames_than_records", more_frames_than_records, &[]),
     test("shadow::ports_are_left_as_they_were_found", ports_are_left_as_they_were_found, &[]),
 ];
@@ -83,7 +84,7 @@ fn warm(xbr: &Xbr, one: (&Guest, &[Tag]), other: (&Guest, &[Tag])) -> Result<()>
     .with_context(|| xbr.summary())
 }
 
-fn plain<'a>(guest: &'a Guest) -> (&'a Guest, &'static [Tag]) {
+fn plain(guest: &Guest) -> (&Guest, &'static [Tag]) {
     (guest, &[])
 }
 
@@ -160,144 +161,6 @@ fn tags_agree() -> Result<()> {
     xbr.stop()
 }
 
-/// Sends frames from the first guest to the second and waits for disagreements of this kind, each frame one; gives the
-/// example.
-fn disagreement(scene: &Scene, xbr: &Xbr, frame: &Frame, kind: &str) -> Result<Value> {
-    let [one, ..] = scene.first::<3>();
-    let before = total(xbr)?;
-    let (sender, flow) = (one.sender()?, flow_number());
-    for number in 0..100 {
-        sender.send(&frame.clone().numbered(flow, number).bytes())?;
-        sleep(Duration::from_millis(1));
-    }
-    let since = |now: &Value, key: &str| count(&now[key]) - count(&before[key]);
-    let mut account = Value::Null;
-    let found = wait::until(&format!("disagreements of kind {kind}"), Duration::from_secs(5), || {
-        account = total(xbr)?;
-        Ok(count(&account["disagreements"][kind]) - count(&before["disagreements"][kind]) >= 95)
-    });
-    let status = xbr.status()?;
-    found.with_context(|| format!("{account}: {}", status["shadow"]["examples"]))?;
-    ensure!(since(&account, "agreed") == 0, "some agreed: {account}");
-    let examples = status["shadow"]["examples"].as_array().context("no examples")?.clone();
-    let example = examples.into_iter().find(|example| example["kind"] == kind).context("no example")?;
-    ensure!(example["ingress"] == one.port.as_str() && example["bridge"] == "br0", "{example}");
-    let received = example["received_bytes"].as_str().unwrap_or_default();
-    let sent: String = frame.bytes().iter().take(14).map(|byte| format!("{byte:02x}")).collect();
-    ensure!(received.starts_with(&sent), "{received} does not begin with {sent}");
-    let check = xbr.ask(&["status", "--check"])?;
-    ensure!(check.status.code() == Some(4), "status --check says {:?}", check.status.code());
-    let text = xbr.ask(&["status", "-d"])?;
-    ensure!(String::from_utf8_lossy(&text.stdout).contains(&format!("  {kind} ")), "{text:?}");
-    Ok(example)
-}
-
-/// A scene of three guests that are known, in shadow mode with a policy overruled.
-fn overruled(reason: &str) -> Result<(Scene, Xbr)> {
-    let scene = Scene::new(&THREE)?;
-    let xbr = scene.xbr(&["--shadow", "--sample", "1", "--overrule", reason])?;
-    let [one, two, three] = scene.first();
-    warm(&xbr, plain(one), plain(two))?;
-    warm(&xbr, plain(one), plain(three))?;
-    // Frames are judged when they are half a second old: those of the warming up must not be among what follows.
-    sleep(Duration::from_secs(1) * slowness());
-    ensure!(count(&total(&xbr)?["disagreed"]) == 0, "disagreements before any was made: {}", total(&xbr)?);
-    Ok((scene, xbr))
-}
-
-/// An nft rule of the bridge family.
-fn nft(scene: &Scene, hook: &str, priority: &str, rule: &str) -> Result<()> {
-    scene.host("nft add table bridge made")?;
-    scene.host(&format!("nft add chain bridge made chain {{ type filter hook {hook} priority {priority} ; }}"))?;
-    scene.host(&format!("nft add rule bridge made chain {rule}")).map(drop)
-}
-
-fn one_to_two(scene: &Scene) -> Frame {
-    let [one, two, _three] = scene.first();
-    Frame::new(one.mac, two.mac).payload_len(300)
-}
-
-fn a_dropped_frame_never_left() -> Result<()> {
-    let (scene, xbr) = overruled("netfilter")?;
-    let [one, two, _three] = scene.first();
-    nft(&scene, "forward", "0", &format!("ether saddr {} drop", frame::mac(one.mac)))?;
-    let example = disagreement(&scene, &xbr, &one_to_two(&scene), "never_left")?;
-    ensure!(example["expected_port"] == two.port.as_str() && example["actual_port"].is_null(), "{example}");
-    // Without the rule, all is well again.
-    scene.host("nft delete table bridge made")?;
-    let before = total(&xbr)?;
-    traffic::flow(one, two, &[], 100, 1000)?.exact()?;
-    let account = compared(&xbr, count(&before["agreed"]) + count(&before["disagreed"]) + 90)?;
-    ensure!(account["disagreed"] == before["disagreed"], "{before} then {account}");
-    xbr.stop()
-}
-
-fn a_redirected_frame() -> Result<()> {
-    let (scene, xbr) = overruled("netfilter")?;
-    let [one, two, three] = scene.first();
-    let (from, to) = (frame::mac(one.mac), frame::mac(three.mac));
-    nft(&scene, "prerouting", "-300", &format!("ether saddr {from} ether daddr set {to}"))?;
-    let example = disagreement(&scene, &xbr, &one_to_two(&scene), "other_port")?;
-    ensure!(
-        example["expected_port"] == two.port.as_str() && example["actual_port"] == three.port.as_str(),
-        "{example}"
-    );
-    let (expected, actual) = (&example["expected_bytes"], &example["actual_bytes"]);
-    ensure!(expected != actual && example["expected_length"] == example["actual_length"], "{example}");
-    xbr.stop()
-}
-
-fn a_frame_turned_to_the_bridge() -> Result<()> {
-    let (scene, xbr) = overruled("netfilter")?;
-    let [one, ..] = scene.first::<3>();
-    let links = scene.net.host.json("ip -j link show dev br0")?;
-    let own = links[0]["address"].as_str().context("no address")?;
-    let rule = format!("ether saddr {} ether daddr set {own}", frame::mac(one.mac));
-    nft(&scene, "prerouting", "-300", &rule)?;
-    let example = disagreement(&scene, &xbr, &one_to_two(&scene), "went_up")?;
-    ensure!(example["actual_port"] == "br0" && example["copies_up"] == 1, "{example}");
-    xbr.stop()
-}
-
-fn a_promiscuous_bridge() -> Result<()> {
-    let (scene, xbr) = overruled("bridge_promisc")?;
-    scene.host("ip link set br0 promisc on")?;
-    let example = disagreement(&scene, &xbr, &one_to_two(&scene), "extra_copy")?;
-    ensure!(example["actual_port"] == "br0" && example["copies_up"] == 1, "{example}");
-    ensure!(example["copies_expected"] == 1, "{example}");
-    xbr.stop()
-}
-
-fn a_mirrored_frame() -> Result<()> {
-    let (scene, xbr) = overruled("tc_filter")?;
-    let [one, _two, three] = scene.first();
-    let _mirror = scene.net.host.enter(|| bpf::mirror(&one.port, &three.port))??;
-    let example = disagreement(&scene, &xbr, &one_to_two(&scene), "extra_copy")?;
-    ensure!(example["actual_port"] == three.port.as_str() && example["copies_elsewhere"] == 1, "{example}");
-    xbr.stop()
-}
-
-fn a_rewritten_byte() -> Result<()> {
-    let (scene, xbr) = overruled("tc_filter")?;
-    let [one, two, _three] = scene.first();
-    let _writer = scene.net.host.enter(|| bpf::write_byte(&one.port, 100, 0xee))??;
-    let example = disagreement(&scene, &xbr, &one_to_two(&scene), "other_bytes")?;
-    ensure!(example["actual_port"] == two.port.as_str(), "{example}");
-    ensure!(example["detail"].as_str().unwrap_or_default().contains("byte 100 is ee instead of"), "{example}");
-    xbr.stop()
-}
-
-/// Behind the head only a window at random is compared; in a frame that ends with the window, all of it.
-fn a_rewritten_byte_far_behind() -> Result<()> {
-    let (scene, xbr) = overruled("tc_filter")?;
-    let [one, two, _three] = scene.first();
-    let _writer = scene.net.host.enter(|| bpf::write_byte(&one.port, 180, 0xee))??;
-    let frame = Frame::new(one.mac, two.mac).payload_len(190 - 14);
-    let example = disagreement(&scene, &xbr, &frame, "other_bytes")?;
-    ensure!(example["detail"].as_str().unwrap_or_default().contains("byte 180"), "{example}");
-    xbr.stop()
-}
-
 /// What the other modes show is still there: policy is found, and the daemon's hang is noticed.
 fn the_fast_path_is_off() -> Result<()> {
     let scene = Scene::new(&THREE)?;
@@ -321,6 +184,28 @@ fn the_fast_path_is_off() -> Result<()> {
     let top = xbr.ask(&["top", "-b", "-n", "1", "-d", "0.2"])?;
     let top = String::from_utf8_lossy(&top.stdout);
     ensure!(top.contains("shadow mode, 3 ports, 2 would be accelerated") && top.contains(" disagree"), "{top}");
+    xbr.stop()
+}
+
+/// With `--port`, frames still leave by the others.
+fn a_port_that_is_not_named() -> Result<()> {
+    let scene = Scene::new(&THREE)?;
+    let [one, two, three] = scene.first();
+    let xbr =
+        scene.xbr(&["--shadow", "--sample", "1", "--port", &one.port, "--hook", &format!("{}=off", three.port)])?;
+    let flow = flow_number();
+    for to in [two, three] {
+        traffic::flow(to, one, &[], 3, 100)?.exact()?;
+        let sender = one.sender()?;
+        for number in 0..50 {
+            sender.send(&Frame::new(one.mac, to.mac).numbered(flow, number).bytes())?;
+        }
+    }
+    all_agree(&xbr, 45)?;
+    let (one, two, three) = (xbr.port(&one.port)?, xbr.port(&two.port)?, xbr.port(&three.port)?);
+    ensure!(count(&one["shadow"]["agreed"]) <= 50, "frames to a port that is off were expected there: {one}");
+    ensure!(one["shadow"]["ready"] == true && two["shadow"]["ready"] == false, "{one} {two}");
+    ensure!(two["slow_reason"] == "not_selected" && three["slow_reason"] == "turned_off", "{two} {three}");
     xbr.stop()
 }
 
@@ -361,9 +246,9 @@ fn ports_are_left_as_they_were_found() -> Result<()> {
         let account = compared(&xbr, 4)?;
         ensure!(count(&account["disagreed"]) == 0, "{account}: {}", xbr.status()?["shadow"]["examples"]);
         if kill {
-            xbr.kill9()?
+            xbr.kill9()?;
         } else {
-            xbr.stop()?
+            xbr.stop()?;
         }
         let mut after = String::new();
         let same = wait::until("ports as they were", Duration::from_secs(3), || {

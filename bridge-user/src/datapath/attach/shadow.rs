@@ -8,12 +8,7 @@ use aya::programs::{
 use log::{debug, warn};
 
 use super::{Attachments, Hooked, explain, vanished};
-use crate::{
-    clock,
-    datapath::Programs,
-    model::IfIndex,
-    plan::{BridgePlan, Plan},
-};
+use crate::{clock, datapath::Programs, model::IfIndex, plan::Plan};
 
 /// Number of the program on the egress of ports ([`Programs::entry`]).
 const OUT: usize = 1;
@@ -23,53 +18,61 @@ const UP: usize = 2;
 impl Attachments {
     /// Whether what leaves a port was looked at in the moment `at` (`CLOCK_MONOTONIC`, nanoseconds) and ever since.
     pub fn watched(&self, ifindex: IfIndex, at: u64) -> bool {
-        self.hooked.get(&ifindex).is_some_and(|hooked| hooked.watch.is_some() && hooked.watched_since <= at)
+        let hooked = self.hooked.get(&ifindex).or_else(|| self.lookouts.get(&ifindex));
+        hooked.is_some_and(|hooked| hooked.watch.is_some() && hooked.watched_since <= at)
     }
 
-    /// Takes the programs off bridges that the plan no longer has.
-    pub(super) fn leave_bridges(&mut self, plan: &Plan) {
-        let gone: Vec<IfIndex> =
-            self.bridges.keys().copied().filter(|ifindex| !plan.bridges.contains_key(ifindex)).collect();
+    /// Takes the programs off devices that the plan no longer has.
+    pub(super) fn leave_lookouts(&mut self, plan: &Plan) {
+        let known = |ifindex: &IfIndex| plan.bridges.contains_key(ifindex) || plan.ports.contains_key(ifindex);
+        let gone: Vec<IfIndex> = self.lookouts.keys().copied().filter(|ifindex| !known(ifindex)).collect();
         for ifindex in gone {
-            if let Some(hooked) = self.bridges.remove(&ifindex) {
+            if let Some(hooked) = self.lookouts.remove(&ifindex) {
                 self.release(ifindex, hooked);
             }
         }
     }
 
-    /// Attaches to the bridges of the plan. One that refuses costs only the sight of copies that go up there.
-    pub(super) fn watch_bridges(&mut self, programs: &mut Programs, plan: &Plan) {
+    /// Attaches to the bridges of the plan, and to the egress of ports that frames may leave by though none is taken from
+    /// them. One that refuses costs only the sight of copies there.
+    pub(super) fn look_out(&mut self, programs: &mut Programs, plan: &Plan) {
         if !programs.entries.is_shadow() {
             return;
         }
-        for (ifindex, bridge) in &plan.bridges {
-            if self.bridges.contains_key(ifindex) {
+        let bridges = plan.bridges.iter().map(|(ifindex, bridge)| (*ifindex, &bridge.name, UP, TcAttachType::Ingress));
+        // Off means off: no program at all, and no frame is expected there.
+        let others = plan.ports.iter().filter(|(_, port)| !port.hook.tc && !port.hook.by_name);
+        let others = others.map(|(ifindex, port)| (*ifindex, &port.name, OUT, TcAttachType::Egress));
+        for (ifindex, name, entry, side) in bridges.chain(others) {
+            if self.lookouts.contains_key(&ifindex) {
                 continue;
             }
-            match self.watch_bridge(programs, *ifindex, bridge) {
+            match self.look_out_at(programs, ifindex, name, entry, side) {
                 Ok(hooked) => {
-                    debug!("{}: looking at what goes up", bridge.name);
-                    self.bridges.insert(*ifindex, hooked);
+                    debug!("{name}: looking at what the bridge sends here");
+                    self.lookouts.insert(ifindex, hooked);
                 }
-                Err(_) if vanished(*ifindex, &bridge.name) => {}
+                Err(_) if vanished(ifindex, name) => {}
                 Err(why) => {
-                    if self.told.insert(*ifindex, why.clone()).as_ref() != Some(&why) {
-                        warn!("{}: what goes up to the bridge itself is not compared: {why}", bridge.name);
+                    if self.told.insert(ifindex, why.clone()).as_ref() != Some(&why) {
+                        warn!("{name}: what the bridge sends here is not compared: {why}");
                     }
                 }
             }
         }
     }
 
-    fn watch_bridge(
+    fn look_out_at(
         &mut self,
         programs: &mut Programs,
         ifindex: IfIndex,
-        bridge: &BridgePlan,
+        name: &str,
+        entry: usize,
+        side: TcAttachType,
     ) -> Result<Hooked, String> {
-        let mut hooked = Hooked::new(&bridge.name, programs.tcx);
+        let mut hooked = Hooked::new(name, programs.tcx);
         let prepared = if programs.tcx { Ok(()) } else { self.prepare_clsact(ifindex, &mut hooked) };
-        match prepared.and_then(|()| watch(programs, UP, TcAttachType::Ingress, &mut hooked)) {
+        match prepared.and_then(|()| watch(programs, entry, side, &mut hooked)) {
             Ok(()) => Ok(hooked),
             Err(why) => {
                 self.release(ifindex, hooked);
