@@ -148,8 +148,8 @@ reasons! {
 
     /// An IP packet that br_netfilter drops, trims or merges even without rules: malformed, padded, with options or a fragment.
     BrNetfilter = 52, "br_netfilter", Slow;
-    /// The far end of the egress port has a generic XDP program, which the kernel skips for redirected frames.
-    PeerXdp = 53, "peer_xdp", Slow;
+    /// Frames that xbr sends out would not meet what is on the way there: an nft egress chain, generic XDP at the far end.
+    EgressPolicy = 53, "egress_policy", Slow;
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS);

@@ -21,6 +21,8 @@ mod cli;
 mod fdb;
 #[path = "netns/forward.rs"]
 mod forward;
+#[path = "netns/kept.rs"]
+mod kept;
 #[path = "netns/life.rs"]
 mod life;
 #[path = "netns/observe.rs"]
@@ -33,6 +35,10 @@ mod ports;
 mod scene;
 #[path = "netns/selftest.rs"]
 mod selftest;
+#[path = "netns/shaping.rs"]
+mod shaping;
+#[path = "netns/topology.rs"]
+mod topology;
 #[path = "netns/vlan.rs"]
 mod vlan;
 
@@ -55,7 +61,7 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 9] = [
+const GROUPS: [&[Test]; 12] = [
     selftest::TESTS,
     cli::TESTS,
     forward::TESTS,
@@ -63,6 +69,9 @@ const GROUPS: [&[Test]; 9] = [
     ports::TESTS,
     policy::TESTS,
     bypass::TESTS,
+    kept::TESTS,
+    shaping::TESTS,
+    topology::TESTS,
     life::TESTS,
     vlan::TESTS,
 ];
