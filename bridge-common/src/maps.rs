@@ -44,8 +44,8 @@ pub mod port_flags {
     pub const CHECK_IPV4: u32 = 1 << 12;
     /// As `CHECK_IPV4`, for IPv6.
     pub const CHECK_IPV6: u32 = 1 << 13;
-    /// Why `EGRESS` is not set: a generic XDP program at the far end, which redirected frames would not meet.
-    pub const PEER_XDP: u32 = 1 << 14;
+    /// Why `EGRESS` is not set: something on the way out that redirected frames would not meet.
+    pub const EGRESS_POLICY: u32 = 1 << 14;
 }
 
 /// One bridge port, by slot.

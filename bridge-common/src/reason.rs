@@ -147,8 +147,8 @@ reasons! {
     NoHook = 44, "no_hook", Slow;
     /// An IP packet that br_netfilter drops, trims or merges even without rules: malformed, padded, with options or a fragment.
     BrNetfilter = 52, "br_netfilter", Slow;
-    /// The far end of the egress port has a generic XDP program, which the kernel skips for redirected frames.
-    PeerXdp = 53, "peer_xdp", Slow;
+    /// Frames that xbr sends out would not meet what is on the way there: an nft egress chain, generic XDP at the far end.
+    EgressPolicy = 53, "egress_policy", Slow;
     /// The kernel has announced a change of the port or its bridge, and xbr has not yet asked what it is.
     Unconfirmed = 60, "unconfirmed", Slow;
     /// Shadow mode: the fast path would have forwarded it; it was left to the bridge.

@@ -14,6 +14,7 @@ mod table {
     pub(crate) mod bed;
     mod classify;
     mod destination;
+    mod policy;
     mod source;
     mod tags;
 }

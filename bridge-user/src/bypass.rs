@@ -160,8 +160,11 @@ impl Inventory {
                 texts.extend(one_line(&found).map(|text| (*index, text)));
             }
             bypass.rx_vlan_offload.extend(rx_vlan_offload(name)?.map(|on| (*index, on)));
-            let far = peer::generic_xdp(&mut self.route, *index).map_err(source("the far ends of ports"))?;
-            bypass.peer_xdp.extend(far.map(|text| (*index, text)));
+            // A frame that tc redirects at ingress skips the egress hook of netfilter (nf_skip_egress in
+            // __netif_receive_skb_core).
+            let mut missed: Vec<_> = ruleset.on_device(name, Side::Egress).collect();
+            missed.extend(peer::generic_xdp(&mut self.route, *index).map_err(source("the far ends of ports"))?);
+            bypass.egress_missed.extend(one_line(&missed).map(|text| (*index, text)));
         }
         Ok(bypass)
     }

@@ -214,9 +214,9 @@ pub struct Bypass {
     pub ingress_filters: BTreeMap<IfIndex, String>,
     /// Foreign filters on a device's egress (clsact or tcx): a tc redirect runs them, an XDP redirect does not.
     pub egress_filters: BTreeMap<IfIndex, String>,
-    /// Generic XDP programs at the far end of a pair of devices, by the near one: frames that tc redirects there would not
-    /// meet them.
-    pub peer_xdp: BTreeMap<IfIndex, String>,
+    /// What frames that tc redirects out of a device would not meet, by device: nftables chains on its egress, a generic XDP
+    /// program at the far end of a pair.
+    pub egress_missed: BTreeMap<IfIndex, String>,
     /// Devices whose NIC strips VLAN tags on receive (`rx-vlan-offload` on), of those that were asked about.
     pub rx_vlan_offload: BTreeMap<IfIndex, bool>,
     /// `NETDEV_XDP_ACT_*` bits by device. A device that is missing has not said anything.

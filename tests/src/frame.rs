@@ -156,7 +156,12 @@ impl Frame {
 
     /// Sets flow and number in place.
     pub fn mark(&mut self, mark: Mark) {
-        let at = if self.ethertype == ETHERTYPE_IPV4 { 28 } else { 0 };
+        let at = match self.ethertype {
+            ETHERTYPE_IPV4 => 28,
+            // Behind the header, where there is room.
+            0x86dd if self.payload.len() >= 48 + MARK_LEN => 48,
+            _ => 0,
+        };
         mark.write(&mut self.payload[at..]);
     }
 

@@ -93,6 +93,46 @@ impl Socket {
     }
 }
 
+/// What a socket asks a device for.
+#[derive(Clone, Copy, Debug)]
+pub enum Membership {
+    /// Every frame.
+    Promiscuous,
+    /// Frames to this unicast address as well.
+    Address([u8; 6]),
+}
+
+/// A device receives more than usual for as long as this lives.
+#[derive(Debug)]
+pub struct Member {
+    _socket: Socket,
+}
+
+impl Member {
+    /// Asks `dev` of `space`.
+    pub fn join(space: &Netns, dev: &str, membership: Membership) -> Result<Self> {
+        let socket = Socket::open(space, dev, 0)?;
+        let index = space.enter(|| nix::net::if_::if_nametoindex(dev))??;
+        let (kind, address) = match membership {
+            Membership::Promiscuous => (libc::PACKET_MR_PROMISC, [0; 6]),
+            Membership::Address(address) => (libc::PACKET_MR_UNICAST, address),
+        };
+        let mut wanted = libc::packet_mreq {
+            mr_ifindex: i32::try_from(index)?,
+            mr_type: u16::try_from(kind)?,
+            mr_alen: 6,
+            mr_address: [0; 8],
+        };
+        wanted.mr_address[..6].copy_from_slice(&address);
+        let length = libc::socklen_t::try_from(size_of_val(&wanted))?;
+        let (descriptor, from) = (socket.fd.as_raw_fd(), ptr::from_ref(&wanted).cast());
+        // SAFETY: the pointer and the length describe `wanted`, which outlives the call.
+        check(unsafe { libc::setsockopt(descriptor, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, from, length) })
+            .with_context(|| format!("{membership:?} on {dev}"))?;
+        Ok(Self { _socket: socket })
+    }
+}
+
 /// Sends whole frames out of a device.
 #[derive(Debug)]
 pub struct Sender {

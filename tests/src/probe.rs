@@ -29,6 +29,8 @@ pub enum Need {
     BrNetfilter,
     /// Netfilter programs of BPF (kernel 6.4 and later).
     NetfilterBpf,
+    /// Chains of nftables on the egress of a device (kernel 5.16 and later).
+    NftEgress,
     /// The legacy ebtables, tool and modules.
     Ebtables,
     /// tc's police action.
@@ -40,7 +42,7 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Need; 14] = [
+    const ALL: [Need; 15] = [
         Need::Root,
         Need::Tun,
         Need::VlanFiltering,
@@ -51,6 +53,7 @@ impl Need {
         Need::NftBridge,
         Need::BrNetfilter,
         Need::NetfilterBpf,
+        Need::NftEgress,
         Need::Ebtables,
         Need::Police,
         Need::Bond,
@@ -78,6 +81,7 @@ impl fmt::Display for Need {
             Need::NftBridge => "no nft bridge family",
             Need::BrNetfilter => "br_netfilter is not there",
             Need::NetfilterBpf => "the kernel has no netfilter programs of BPF",
+            Need::NftEgress => "no egress hook of nftables",
             Need::Ebtables => "no legacy ebtables",
             Need::Police => "the kernel has no police action",
             Need::Bond => "the kernel has no bond devices",
@@ -123,6 +127,10 @@ fn probe_all() -> Result<Vec<bool>> {
                 loads || fs::exists("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or(false)
             }
             Need::NetfilterBpf => space.enter(|| foreign::netfilter_drop(2)).is_ok_and(|attached| attached.is_ok()),
+            Need::NftEgress => {
+                can("nft add table netdev probe")
+                    && can("nft add chain netdev probe e { type filter hook egress device v0 priority 0 ; }")
+            }
             Need::Ebtables => can("modprobe --dry-run --quiet ebtable_filter") && can("ebtables-legacy --version"),
             Need::Police => {
                 can("tc qdisc add dev v0 ingress")

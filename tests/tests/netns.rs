@@ -23,6 +23,8 @@ mod coherence;
 mod fdb;
 #[path = "netns/forward.rs"]
 mod forward;
+#[path = "netns/kept.rs"]
+mod kept;
 #[path = "netns/life.rs"]
 mod life;
 #[path = "netns/observe.rs"]
@@ -37,6 +39,10 @@ mod scene;
 mod selftest;
 #[path = "netns/shadow.rs"]
 mod shadow;
+#[path = "netns/shaping.rs"]
+mod shaping;
+#[path = "netns/topology.rs"]
+mod topology;
 #[path = "netns/vlan.rs"]
 mod vlan;
 
@@ -59,7 +65,7 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 11] = [
+const GROUPS: [&[Test]; 14] = [
     selftest::TESTS,
     cli::TESTS,
     forward::TESTS,
@@ -68,6 +74,9 @@ const GROUPS: [&[Test]; 11] = [
     ports::TESTS,
     policy::TESTS,
     bypass::TESTS,
+    kept::TESTS,
+    shaping::TESTS,
+    topology::TESTS,
     life::TESTS,
     shadow::TESTS,
     vlan::TESTS,

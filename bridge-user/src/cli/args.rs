@@ -68,7 +68,7 @@ pub(super) struct RunArgs {
     /// Hook of a port: auto, xdp, tc or off (repeatable)
     #[arg(long = "hook", value_name = "PORT=HOOK", value_parser = port_hook, help_heading = "What is accelerated")]
     hooks: Vec<(String, HookChoice)>,
-    /// Go around netfilter, `tc_filter`, `foreign_xdp`, `bridge_promisc` or `peer_xdp` (repeatable)
+    /// Go around netfilter, `tc_filter`, `foreign_xdp`, `bridge_promisc` or `egress_policy` (repeatable)
     #[arg(
         long,
         value_name = "REASON",

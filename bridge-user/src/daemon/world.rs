@@ -80,6 +80,8 @@ struct Said {
     ready: bool,
     waiting: bool,
     table_full: bool,
+    /// What frames out of a port would not meet.
+    egress_missed: BTreeMap<IfIndex, String>,
     trouble: String,
 }
 
@@ -427,6 +429,14 @@ impl World {
             info!("waiting for {names}");
         }
         self.said.waiting = waiting;
+        for (ifindex, found) in &self.model.bypass.egress_missed {
+            if self.said.egress_missed.get(ifindex) != Some(found)
+                && let Some(port) = self.plan.ports.get(ifindex)
+            {
+                info!("{}: frames to it go by the bridge (egress_policy): {found}", port.name);
+            }
+        }
+        self.said.egress_missed.clone_from(&self.model.bypass.egress_missed);
         self.announce_full_table();
     }
 

@@ -171,13 +171,13 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slo
         && hook_choice(config, &link.name) != HookChoice::Off
         && feature(link, attrs).is_none()
         && not_forwarding(link, attrs).is_none();
-    let peer_xdp = model.bypass.peer_xdp.contains_key(&link.ifindex) && !config.overrule.contains(&Reason::PeerXdp);
+    let missed = model.bypass.egress_missed.contains_key(&link.ifindex) && !config.overrule.contains(&Reason::EgressPolicy);
     let (ip, ip6, _) = model.bypass.br_netfilter.unwrap_or_default();
     let there = model.bypass.br_netfilter.is_some();
     flag(port_flags::INGRESS, alive && slow.is_none());
-    flag(port_flags::EGRESS, egress && !peer_xdp);
-    flag(port_flags::EGRESS_XDP, egress && !peer_xdp && takes_xdp(model, link));
-    flag(port_flags::PEER_XDP, egress && peer_xdp);
+    flag(port_flags::EGRESS, egress && !missed);
+    flag(port_flags::EGRESS_XDP, egress && !missed && takes_xdp(model, link));
+    flag(port_flags::EGRESS_POLICY, egress && missed);
     flag(port_flags::CHECK_IPV4, there && (ip || bridge.attrs.nf_call_iptables));
     flag(port_flags::CHECK_IPV6, there && (ip6 || bridge.attrs.nf_call_ip6tables));
     flag(port_flags::VLAN_AWARE, bridge.attrs.vlan_filtering);

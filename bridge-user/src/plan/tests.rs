@@ -1,6 +1,8 @@
 //! The plan on hand-made models.
 
-use bridge_common::maps::port_flags::{EGRESS, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED, VLAN_AWARE};
+use bridge_common::maps::port_flags::{
+    CHECK_IPV4, CHECK_IPV6, EGRESS, EGRESS_POLICY, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED, VLAN_AWARE,
+};
 
 use super::*;
 use crate::model::{PortAttrs, VlanRange};
@@ -212,6 +214,47 @@ fn xdp_egress_needs_driver_qdisc_and_no_filter() {
     link(&mut model, TAP).qdisc = "noqueue".into();
     model.bypass.egress_filters.insert(TAP, "x".into());
     assert!(!xdp(&model), "an egress filter");
+}
+
+#[test]
+fn br_netfilter_without_rules_is_a_check_of_packets() {
+    let checks = |change: &dyn Fn(&mut Model)| {
+        let mut model = model(false);
+        change(&mut model);
+        let flags = plan_of(&model, &config()).ports[&TAP].entry.flags;
+        assert_ne!(flags & INGRESS, 0);
+        [CHECK_IPV4, CHECK_IPV6].map(|bit| flags & bit != 0)
+    };
+    let option = |model: &mut Model| link(model, BRIDGE).bridge.as_mut().unwrap().nf_call_iptables = true;
+    assert_eq!(checks(&|_| {}), [false, false]);
+    assert_eq!(checks(&|model| model.bypass.br_netfilter = Some((true, false, true))), [true, false]);
+    assert_eq!(checks(&|model| model.bypass.br_netfilter = Some((false, true, false))), [false, true]);
+    assert_eq!(checks(&|model| option(model)), [false, false], "without br_netfilter, the option does nothing");
+    let both = |model: &mut Model| {
+        option(model);
+        model.bypass.br_netfilter = Some((false, false, false));
+    };
+    assert_eq!(checks(&both), [true, false]);
+    // Behind tags it does not look by itself; if it was told to, all of the bridge is left to it.
+    let slow = |calls| {
+        reason_after(TAP, |model| {
+            model.bypass.br_netfilter = Some((calls, false, false));
+            model.bypass.br_netfilter_encapsulated = true;
+        })
+    };
+    assert_eq!(slow(true), Some(Reason::Netfilter));
+    assert_eq!(slow(false), None);
+}
+
+#[test]
+fn what_redirected_frames_would_not_meet_closes_the_egress_alone() {
+    let mut model = model(false);
+    model.bypass.egress_missed.insert(TAP, "x".into());
+    let bits = INGRESS | EGRESS | EGRESS_XDP | EGRESS_POLICY;
+    let flags = |config: &RunConfig| plan_of(&model, config).ports[&TAP].entry.flags & bits;
+    assert_eq!(flags(&config()), INGRESS | EGRESS_POLICY);
+    let overruled = RunConfig { overrule: [Reason::EgressPolicy].into(), ..config() };
+    assert_eq!(flags(&overruled), INGRESS | EGRESS | EGRESS_XDP);
 }
 
 #[test]

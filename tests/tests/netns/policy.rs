@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("policy::a_promiscuous_bridge_sees_every_frame", a_promiscuous_bridge_sees_every_frame, &[]),
     test("policy::br_netfilter_without_rules_is_no_policy", br_netfilter_without_rules, &[Need::BrNetfilter]),
     test("policy::br_netfilter_with_rules_filters", br_netfilter_with_rules_filters, &[Need::BrNetfilter]),
-    test("policy::a_macvlan_on_a_port_keeps_it_slow", a_macvlan_on_a_port, &[Need::Macvlan]),
+    test("policy::a_macvlan_and_a_bridge_exclude_each_other", a_macvlan_on_a_port, &[Need::Macvlan]),
     test("policy::a_vlan_device_on_a_port_keeps_it_slow", a_vlan_device_on_a_port, &[Need::VlanDevice]),
 ];
 
@@ -155,20 +155,38 @@ fn br_netfilter_with_rules_filters() -> Result<()> {
     xbr.stop()
 }
 
+/// macvlan, ipvlan, macsec and the like take a device's frames by the same handler as a bridge (`netdev_rx_handler_register`):
+/// the kernel lets a device have one of them. Whichever comes first stays, and frames go where they went.
 fn a_macvlan_on_a_port() -> Result<()> {
     let scene = Scene::new(&THREE)?;
     let [one, two, three] = scene.first();
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
-    // A bridge port takes macvlans only before it joins.
-    scene.host(&format!("ip link set {} nomaster", one.port))?;
-    let added = scene.net.host.output(&format!("ip link add link {} name mv0 type macvlan mode passthru", one.port))?;
-    scene.net.host.output("ip link set mv0 up")?;
-    let joined = scene.net.host.output(&format!("ip link set {} master br0", one.port))?;
-    if added.status.success() && joined.status.success() {
-        xbr.wait_slow(&one.port, "vlan_upper")?;
+    let refused = |line: &str| -> Result<()> {
+        ensure!(!scene.net.host.output(line)?.status.success(), "this kernel takes both: `{line}`");
+        Ok(())
+    };
+    let add = format!("ip link add link {} name mv0 type macvlan mode passthru", one.port);
+    refused(&add)?;
+    for kind in ["ipvlan mode l2", "macsec", "macvtap mode bridge"] {
+        // Where the kernel lacks the kind, it refuses as well.
+        refused(&format!("ip link add link {} name up0 type {kind}", one.port))?;
     }
+    scene.steady(&xbr, one, two, 100)?;
+
+    scene.host(&format!("ip link set {} nomaster", one.port))?;
+    scene.host(&add)?;
+    scene.host("ip link set mv0 up")?;
+    refused(&format!("ip link set {} master br0", one.port))?;
     warm(&xbr, two, three)?;
+    let account = traffic::flow(two, one, &[], 100, 2000)?;
+    ensure!(account.received == 0, "frames reach a device that left the bridge: {account:?}");
+
+    scene.host("ip link del mv0")?;
+    scene.net.join(one, "br0")?;
+    scene.greet()?;
+    warm(&xbr, one, two)?;
+    scene.steady(&xbr, one, two, 100)?;
     xbr.stop()
 }
 

@@ -20,7 +20,7 @@ const RESTRICT: u32 = port_flags::LEARNING
     | port_flags::VIRTUAL_XDP
     | port_flags::CHECK_IPV4
     | port_flags::CHECK_IPV6
-    | port_flags::PEER_XDP;
+    | port_flags::EGRESS_POLICY;
 
 #[derive(Default)]
 pub(super) struct PortSync {
