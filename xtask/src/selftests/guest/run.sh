@@ -10,8 +10,10 @@ group=/sys/fs/cgroup/selftest
 # Emulation is slow: the suite's own knobs for slow machines. PING_COUNT stays: some tests count the packets.
 export KSFT_MACHINE_SLOW=yes PING_TIMEOUT=4 PING_COUNT=10 WAIT_TIME=3
 # Tests write captures and the like beside themselves and to /tmp; the files of the machine stay as they are anyway.
-export SELFTEST_REAL_PATH=$tools/sbin:$tools/bin:$PATH
-export PATH=$here/bin:$SELFTEST_REAL_PATH
+PATH=$tools/sbin:$tools/bin:$PATH
+SELFTEST_IP=$(command -v ip) SELFTEST_UNSHARE=$(command -v unshare) SELFTEST_MKTEMP=$(command -v mktemp)
+export SELFTEST_IP SELFTEST_UNSHARE SELFTEST_MKTEMP
+export PATH=$here/bin:$PATH
 mkdir -p "$group"
 modprobe -a vrf vxlan dummy sch_ingress cls_flower cls_matchall act_gact act_mirred 2>/dev/null
 
