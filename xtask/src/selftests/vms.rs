@@ -115,8 +115,8 @@ impl Write for Progress<'_> {
                 if mode == MODES[1] {
                     let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
                     eprintln!("selftests: {done}/{}: {test} ({} s)", self.all, self.began.elapsed().as_secs());
+                    self.began = Instant::now();
                 }
-                self.began = Instant::now();
             } else {
                 eprintln!("selftests: {line}");
             }
