@@ -1,6 +1,6 @@
 //! The snapshot that the daemon hands out and that `xbr status` and `xbr top` show. Its JSON keys, once published, stay.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::AddAssign};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,13 @@ pub struct Count {
     pub packets: u64,
     /// Bytes from the destination address on, a tag in metadata not included.
     pub bytes: u64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
 }
 
 /// One instance of the daemon at one moment.
@@ -89,6 +96,20 @@ pub struct GoneStatus {
     pub reasons: BTreeMap<String, u64>,
     /// Bytes received by reason.
     pub reason_bytes: BTreeMap<String, u64>,
+}
+
+impl AddAssign for GoneStatus {
+    fn add_assign(&mut self, other: Self) {
+        self.ports += other.ports;
+        self.fast += other.fast;
+        self.slow += other.slow;
+        self.dropped += other.dropped;
+        for (sums, counts) in [(&mut self.reasons, other.reasons), (&mut self.reason_bytes, other.reason_bytes)] {
+            for (reason, count) in counts {
+                *sums.entry(reason).or_default() += count;
+            }
+        }
+    }
 }
 
 /// One BPF table.

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use self::{catalogue::Test, results::Outcome, vms::Bench};
 use crate::{
+    cache::Scratch,
     proc,
     setup::{
         self,
@@ -88,12 +89,13 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         setup::ebpf()?;
         let programs = binaries::programs()?;
         suite::tools();
+        let own = copies(&programs)?;
         let bench = Bench {
             kernel: args.kernel,
             suite: &suite,
             iproute: &suite::iproute()?,
             dir: &dir,
-            programs: &programs,
+            own: own.path(),
             machines: args.machines.into(),
             limit: None,
         };
@@ -142,6 +144,16 @@ fn select(all: &[Test], filter: &[String]) -> Result<Vec<Test>> {
     }
     let wanted = |test: &&Test| filter.is_empty() || filter.iter().any(|word| test.path.contains(word.as_str()));
     Ok(all.iter().filter(wanted).cloned().collect())
+}
+
+/// Copies of what is run in the virtual machines, which see the files of the host as they change.
+fn copies(programs: &[(String, String)]) -> Result<Scratch> {
+    let (_, xbr) = programs.iter().find(|(name, _)| name == "XBR_BIN").context("the build left no xbr")?;
+    let own = Scratch::new("selftests")?;
+    fs::copy(xbr, own.path().join("xbr")).with_context(|| format!("cannot copy {xbr}"))?;
+    let guest = proc::repo().join("xtask/src/selftests/guest");
+    proc::run_quiet(proc::command("cp").arg("-r").arg(guest).arg(own.path()))?;
+    Ok(own)
 }
 
 /// What the kernel logs complained about, and by test the cases that differed before it was repeated.
@@ -238,7 +250,8 @@ fn quick_run(
     let dir = results::dir(kernel)?;
     let tests: Vec<Test> =
         catalogue::all(&suite.dir)?.into_iter().filter(|test| catalogue::QUICK.contains(&test.path.as_str())).collect();
-    let bench = Bench { kernel, suite, iproute, dir: &dir, programs, machines: 2, limit: Some(QUICK_LIMIT) };
+    let own = copies(programs)?;
+    let bench = Bench { kernel, suite, iproute, dir: &dir, own: own.path(), machines: 2, limit: Some(QUICK_LIMIT) };
     let (complaints, _) = run(&bench, tests.clone(), 0)?;
     for line in complaints {
         tally.fail(&format!("kernel log: {line}"));

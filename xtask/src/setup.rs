@@ -41,6 +41,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     }
     if args.what == What::All {
         tools::ensure(tools::TEST)?;
+        suite::tools();
+        suite::iproute()?;
+        suite::ensure(Kernel::V6_12)?;
     }
     if args.what != What::Build {
         for kernel in Kernel::ALL {

@@ -76,6 +76,14 @@ pub(crate) fn snapshot() -> Snapshot {
             },
             BridgeStatus { ifname: "br9".into(), ..BridgeStatus::default() },
         ],
+        gone: GoneStatus {
+            ports: 2,
+            fast: count(95),
+            slow: count(5),
+            reasons: [("forwarded_tc".to_owned(), 95), ("refresh".to_owned(), 5)].into(),
+            reason_bytes: [("forwarded_tc".to_owned(), 9500), ("refresh".to_owned(), 500)].into(),
+            ..GoneStatus::default()
+        },
         warnings: vec!["rx-vlan-offload of eth0 was turned off".into()],
     }
 }

@@ -129,6 +129,7 @@ fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
             (merged @ None, other) => *merged = other,
             (Some(_), None) => {}
         }
+        merged.gone += other.gone;
     }
     merged.bridges.sort_by(|one, other| one.ifname.cmp(&other.ifname));
     merged
@@ -188,7 +189,9 @@ mod tests {
             .bridges[].ports[].state .bridges[].present .bridges[].slow_detail .bridges[].slow_reason .bridges[].vlan_filtering \
             .bridges[].vlan_protocol .bridges[].vlans .bridges[].vlans[].fast .bridges[].vlans[].fast.bytes \
             .bridges[].vlans[].fast.packets .bridges[].vlans[].slow .bridges[].vlans[].slow.bytes \
-            .bridges[].vlans[].slow.packets .bridges[].vlans[].vlan .daemon .kernel .pid .resyncs .tables \
+            .bridges[].vlans[].slow.packets .bridges[].vlans[].vlan .daemon .gone .gone.dropped .gone.dropped.bytes .gone.dropped.packets .gone.fast \
+            .gone.fast.bytes .gone.fast.packets .gone.ports .gone.reason_bytes .gone.reasons .gone.slow .gone.slow.bytes \
+            .gone.slow.packets .kernel .pid .resyncs .tables \
             .tables[].capacity .tables[].name .tables[].refused .tables[].used .uptime_seconds .version .warnings";
         for key in published.split_whitespace() {
             assert!(found.contains(key), "{key} has gone");
@@ -207,6 +210,8 @@ mod tests {
         assert_eq!(merged["bridges"][0]["ports"][0]["fast"]["packets"], 1_234_567);
         assert_eq!(merged["bridges"][0]["ports"][0]["reasons"]["refresh"], 800);
         assert_eq!(merged["warnings"].as_array().unwrap().len(), 1);
+        assert_eq!(merged["gone"]["ports"], 4);
+        assert_eq!(merged["gone"]["reasons"]["refresh"], 10);
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! What was counted on ports that have left since, so that the totals of an instance do not shrink.
 
-use std::collections::BTreeMap;
-
+use bridge_common::reason::Reason;
 use log::warn;
 
 use crate::{
     datapath::{Tables, counters},
     plan::Plan,
-    status::{Count, GoneStatus},
+    status::GoneStatus,
 };
 
 /// Adds the counters of the ports in `old` that `new` has no more, or in another slot.
@@ -20,27 +19,19 @@ pub(super) fn collect(gone: &mut GoneStatus, tables: &Tables, old: &Plan, new: &
         if new.ports.get(ifindex).is_some_and(|now| now.slot == Some(slot)) {
             continue;
         }
+        let names = |reason: &Reason| reason.name().to_owned();
         match counters::port(tables, slot) {
             Ok(totals) => {
-                gone.ports += 1;
-                add(&mut gone.fast, totals.fast);
-                add(&mut gone.slow, totals.slow);
-                add(&mut gone.dropped, totals.dropped);
-                for (reason, count) in totals.reasons {
-                    sum(&mut gone.reasons, reason.name(), count.packets);
-                    sum(&mut gone.reason_bytes, reason.name(), count.bytes);
-                }
+                *gone += GoneStatus {
+                    ports: 1,
+                    fast: totals.fast,
+                    slow: totals.slow,
+                    dropped: totals.dropped,
+                    reasons: totals.reasons.iter().map(|(reason, count)| (names(reason), count.packets)).collect(),
+                    reason_bytes: totals.reasons.iter().map(|(reason, count)| (names(reason), count.bytes)).collect(),
+                };
             }
             Err(error) => warn!("cannot read the counters of {}, which has left: {error}", port.name),
         }
     }
-}
-
-fn add(total: &mut Count, count: Count) {
-    total.packets += count.packets;
-    total.bytes += count.bytes;
-}
-
-fn sum(totals: &mut BTreeMap<String, u64>, reason: &str, count: u64) {
-    *totals.entry(reason.to_owned()).or_default() += count;
 }

@@ -98,6 +98,11 @@ impl World {
                 return Err(Failure::new(Exit::Failed, message));
             }
         }
+        if let Some(path) = &config.last_status {
+            // At the end it would be too late to say that it cannot be written.
+            let created = std::fs::write(path, "");
+            created.map_err(|error| failed(&format!("write {} (--last-status)", path.display()), &error))?;
+        }
         let mut programs = Programs::load_entries(config.fdb_size, shadow::entries(&config))?;
         let mut locks = BTreeMap::new();
         for name in &config.bridges {

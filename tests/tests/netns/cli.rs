@@ -17,6 +17,7 @@ use super::{Test, scene::Scene, test};
 
 pub(crate) const TESTS: &[Test] = &[
     test("cli::not_a_bridge", not_a_bridge, &[]),
+    test("cli::last_status_nowhere", last_status_nowhere, &[]),
     test("cli::status_without_a_daemon", status_without_a_daemon, &[]),
     test("cli::two_daemons_on_one_bridge", two_daemons_on_one_bridge, &[]),
     test("cli::without_root", without_root, &[]),
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Exit codes as in the README.
+const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const NO_DAEMON: i32 = 3;
 const PERMISSION: i32 = 5;
@@ -51,6 +53,18 @@ fn not_a_bridge() -> Result<()> {
     let port = &scene.guests[0].port;
     let before = leak::attachments(&scene.net.host)?;
     refused(&once(&scene.net.host, &["run", port], folder.path())?, None, &[port, "bridge"])?;
+    ensure!(leak::attachments(&scene.net.host)? == before, "something stayed attached");
+    Ok(())
+}
+
+fn last_status_nowhere() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth])?;
+    let folder = RunDir::new()?;
+    let before = leak::attachments(&scene.net.host)?;
+    let file = folder.path().join("missing/last.json");
+    let file = file.to_string_lossy();
+    let output = once(&scene.net.host, &["run", "br0", "--last-status", &file], folder.path())?;
+    refused(&output, Some(FAILED), &["--last-status", &file])?;
     ensure!(leak::attachments(&scene.net.host)? == before, "something stayed attached");
     Ok(())
 }

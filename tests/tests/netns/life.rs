@@ -14,6 +14,7 @@ use xbr_tests::{
     probe::Need,
     traffic::Flow,
     wait::{self, slowness},
+    xbr::{RunDir, count},
 };
 
 use super::{
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("life::kill_9_during_a_flow_on_xdp", || kill_9_during_a_flow(Kind::Wire, "xdp"), &[]),
     test("life::a_stopped_daemon_loses_its_lease", a_stopped_daemon_loses_its_lease, &[]),
     test("life::ports_are_left_as_they_were_found", ports_are_left_as_they_were_found, &[Need::Tun]),
+    test("life::counts_outlive_their_bridge", counts_outlive_their_bridge, &[]),
     test("life::undo_puts_back_what_a_dead_guardian_could_not", undo_by_hand, &[]),
     alone("life::attach_and_detach_leak_nothing", attach_and_detach_leak_nothing, &[]),
 ];
@@ -60,6 +62,31 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;
     xbr.stop()
+}
+
+/// What was counted on ports that are gone is in the status, and in the last status that the daemon leaves.
+fn counts_outlive_their_bridge() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth, Kind::Veth])?;
+    let [one, two] = scene.first();
+    let folder = RunDir::new()?;
+    let file = folder.path().join("last.json");
+    let xbr = scene.xbr(&["--last-status", &file.to_string_lossy()])?;
+    ensure!(fs::read(&file)?.is_empty(), "the last status is written at the end");
+    warm(&xbr, one, two)?;
+    scene.steady(&xbr, one, two, 300)?;
+    let fast = xbr.fast(&one.port)? + xbr.fast(&two.port)?;
+    ensure!(xbr.status()?["gone"]["ports"] == 0, "no port has left yet");
+    scene.host("ip link del br0")?;
+    wait::until("both ports gone", Duration::from_secs(5), || Ok(xbr.status()?["gone"]["ports"] == 2))?;
+    let gone = xbr.status()?["gone"].clone();
+    ensure!(count(&gone["fast"]["packets"]) == fast && fast > 290, "{fast} frames were fast, now {gone}");
+    let sum: u64 = gone["reasons"].as_object().into_iter().flatten().map(|(_, packets)| count(packets)).sum();
+    let parts = ["fast", "slow", "dropped"].map(|part| count(&gone[part]["packets"]));
+    ensure!(sum == parts.iter().sum::<u64>(), "the reasons do not add up: {gone}");
+    xbr.stop()?;
+    let last: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    ensure!(last["gone"] == gone && last["version"] == 1, "not the last status: {last}");
+    Ok(())
 }
 
 fn a_stopped_daemon_loses_its_lease() -> Result<()> {

@@ -19,7 +19,7 @@ impl Known<'static> {
 }
 
 impl<'a> Known<'a> {
-    fn parse(text: &'a str, path: &str) -> Self {
+    pub(super) fn parse(text: &'a str, path: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let mut fields = line.splitn(3, " | ");
             let (about, what, why) = (fields.next()?, fields.next()?, fields.next()?);

@@ -128,6 +128,11 @@ impl Outcome {
                 None => judgement.differences.push(difference),
             }
         }
+        for (run, mode) in [(&self.plain, "without"), (&self.xbr, "with")] {
+            if run.killed {
+                judgement.faults.push(format!("killed by its time limit after {:.0} s {mode} xbr", run.seconds));
+            }
+        }
         if self.frames.silent > 0 {
             judgement.faults.push(format!("{} of {} daemons left no status", self.frames.silent, self.frames.daemons));
         }
@@ -176,5 +181,56 @@ impl Outcome {
             },
             "about": self.about,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(plain: &str, xbr: &str, fast: u64) -> Outcome {
+        Outcome {
+            test: "a.sh".to_owned(),
+            plain: Run::read(plain, 0, 1.0),
+            xbr: Run::read(xbr, 0, 1.0),
+            frames: Frames { daemons: 1, fast, ..Frames::default() },
+            about: Value::Null,
+            before: Vec::new(),
+        }
+    }
+
+    const PASS: &str = "TEST: ping [ OK ]\n";
+    const FAIL: &str = "TEST: ping [FAIL]\n";
+
+    #[test]
+    fn the_same_verdicts_and_fast_frames_are_good() {
+        let nothing = Known::parse("", "a.sh");
+        assert!(outcome(PASS, PASS, 1).judge_by(&nothing).good());
+        assert!(outcome(FAIL, FAIL, 1).judge_by(&nothing).good(), "the kernel's own failure is none of xbr's");
+        assert!(!outcome(PASS, FAIL, 1).judge_by(&nothing).good());
+        assert!(!outcome(PASS, PASS, 0).judge_by(&nothing).good());
+        assert!(outcome("", "", 0).judge_by(&nothing).good(), "what is skipped as a whole sends nothing");
+    }
+
+    #[test]
+    fn what_is_known_excuses_and_must_be_true() {
+        let known = Known::parse("a.sh | slow | floods\na.sh | ping | a counter\n", "a.sh");
+        let judgement = outcome(PASS, FAIL, 0).judge_by(&known);
+        assert!(judgement.good() && judgement.known.len() == 1, "{judgement:?}");
+        assert_eq!(judgement.slow.as_deref(), Some("floods"));
+        assert_eq!(outcome(PASS, PASS, 5).judge_by(&known).faults.len(), 2, "neither line is true");
+    }
+
+    #[test]
+    fn a_daemon_that_left_nothing_is_a_fault() {
+        let mut silent = outcome(PASS, PASS, 5);
+        silent.frames.silent = 1;
+        assert!(!silent.judge_by(&Known::parse("", "a.sh")).good());
+    }
+
+    #[test]
+    fn names_of_files_tell_folders_apart() {
+        assert_eq!(stem("netfilter/a_b.sh"), "netfilter-a_b");
+        assert_eq!(stem("a.sh"), "a");
     }
 }

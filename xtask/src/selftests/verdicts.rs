@@ -51,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) remarks: Vec<(String, String)>,
     /// Seconds that it took in the virtual machine.
     pub(crate) seconds: f64,
+    /// Whether its time limit ended it.
+    pub(crate) killed: bool,
 }
 
 /// Name of the case that stands for the exit code.
@@ -89,6 +91,7 @@ impl Run {
             _ => Verdict::Fail,
         };
         if KILLED.contains(&code) {
+            run.killed = true;
             run.remarks.push((EXIT.to_owned(), "killed by its time limit".to_owned()));
         }
         run.cases.push((EXIT.to_owned(), verdict));
@@ -194,5 +197,6 @@ mod tests {
             ]
         );
         assert_eq!(differences(&cut, &plain).len(), 3);
+        assert!(cut.killed && !plain.killed);
     }
 }

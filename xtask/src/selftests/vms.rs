@@ -33,8 +33,8 @@ pub(super) struct Bench<'a> {
     pub(super) iproute: &'a Iproute,
     /// Folder of the results.
     pub(super) dir: &'a Path,
-    /// `XBR_BIN` and the like.
-    pub(super) programs: &'a [(String, String)],
+    /// A folder with copies of what is run: `xbr`, and the scripts in `guest`. A build meanwhile does not disturb them.
+    pub(super) own: &'a Path,
     /// Virtual machines at a time.
     pub(super) machines: usize,
     /// For each machine in all: no more than this, whatever the tests' own limits.
@@ -71,6 +71,7 @@ impl Bench<'_> {
         let modes = u32::try_from(MODES.len()).unwrap_or(2);
         let sum: Duration =
             share.iter().map(|test| Duration::from_secs(u64::from(test.limit)) * modes + OVERHEAD).sum();
+        let path = |path: &Path| path.to_string_lossy().into_owned();
         let vm = Vm {
             kernel: self.kernel,
             cpus: 1,
@@ -78,10 +79,9 @@ impl Bench<'_> {
             timeout: Some(self.limit.unwrap_or(sum)),
             tty: false,
             out: Some(self.dir.to_owned()),
-            env: self.programs.to_vec(),
+            env: vec![("XBR_BIN".to_owned(), path(&self.own.join("xbr")))],
         };
-        let guest = proc::repo().join("xtask/src/selftests/guest/run.sh");
-        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let guest = self.own.join("guest/run.sh");
         let mut command = vec!["bash".to_owned(), path(&guest), path(&self.suite.dir), path(&self.iproute.dir)];
         command.push(MODES.join(" "));
         command.extend(share.iter().map(|test| format!("{}={}", test.path, test.limit)));
@@ -115,8 +115,8 @@ impl Write for Progress<'_> {
                 if mode == MODES[1] {
                     let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
                     eprintln!("selftests: {done}/{}: {test} ({} s)", self.all, self.began.elapsed().as_secs());
+                    self.began = Instant::now();
                 }
-                self.began = Instant::now();
             } else {
                 eprintln!("selftests: {line}");
             }

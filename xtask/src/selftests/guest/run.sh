@@ -9,11 +9,19 @@ group=/sys/fs/cgroup/selftest
 
 # Emulation is slow: the suite's own knobs for slow machines. PING_COUNT stays: some tests count the packets.
 export KSFT_MACHINE_SLOW=yes PING_TIMEOUT=4 PING_COUNT=10 WAIT_TIME=3
-# Tests write captures and the like beside themselves and to /tmp; the files of the machine stay as they are anyway.
-export SELFTEST_REAL_PATH=$tools/sbin:$tools/bin:$PATH
-export PATH=$here/bin:$SELFTEST_REAL_PATH
+PATH=$tools/sbin:$tools/bin:$PATH
+SELFTEST_IP=$(command -v ip) SELFTEST_UNSHARE=$(command -v unshare) SELFTEST_MKTEMP=$(command -v mktemp)
+export SELFTEST_IP SELFTEST_UNSHARE SELFTEST_MKTEMP
+export PATH=$here/bin:$PATH
 mkdir -p "$group"
 modprobe -a vrf vxlan dummy sch_ingress cls_flower cls_matchall act_gact act_mirred 2>/dev/null
+
+# Older suites have no devices of their own accord. This is on the overlay: the files of the machine stay as they are.
+{
+    echo "declare -A NETIFS"
+    for n in 1 2 3 4 5 6 7 8 9 10; do echo "NETIFS[p$n]=veth$((n - 1))"; done
+    echo "NETIF_CREATE=yes NETIF_TYPE=veth"
+} >"$suite/forwarding/forwarding.config"
 
 # Everything that the test left running is in its control group.
 reap() {
