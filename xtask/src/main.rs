@@ -4,6 +4,7 @@
 //! machine's own programs.
 
 mod cache;
+mod differential;
 mod lab;
 mod lint;
 mod proc;
@@ -33,6 +34,8 @@ enum Verb {
     Demo(lab::Args),
     /// The lab of the demo, with a shell in it
     Lab(lab::Args),
+    /// Compare a bridge with and without xbr over random scenarios, byte by byte and port by port
+    Differential(differential::Args),
     /// Check the formatting and run clippy, warnings counted as errors
     Lint,
     /// Run a command in a virtual machine with another kernel, on this machine's files
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::main(&args),
         Verb::Demo(args) => lab::main("demo", false, &args),
         Verb::Lab(args) => lab::main("lab", true, &args),
+        Verb::Differential(args) => differential::main(&args),
         Verb::Lint => Ok(lint::main()),
         Verb::Vm(args) => vm::main(&args),
         Verb::CleanCache => cache::clean(),
