@@ -4,7 +4,7 @@
 //! `br_dev_queue_push_xmit` (net/bridge) for known unicast; everything else is passed with the reason's name.
 
 use crate::{
-    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, Tag, VLAN_HLEN, is_tag},
+    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, ETH_P_PPP_SES, Frame, PPPOE_SES_HLEN, Tag, VLAN_HLEN, is_tag},
     mac::Mac,
     maps::{Port, fdb_flags, port_flags},
     reason::Reason,
@@ -135,6 +135,14 @@ fn refuse_addresses_and_protocols(frame: &Frame) -> Option<Reason> {
     }
     if frame.neighbour_discovery {
         return Some(Reason::NeighbourDiscovery);
+    }
+    // br_netfilter drops these without a rule or a sysctl that asks for it (br_nf_pre_routing,
+    // nf_bridge_encap_header_len), and skb_vlan_pop could not move such a tag to the outer one's place.
+    if is_tag(frame.ethertype) && frame.len < ETH_HLEN + VLAN_HLEN {
+        return Some(Reason::ShortInnerTag);
+    }
+    if frame.ethertype == ETH_P_PPP_SES && frame.len < ETH_HLEN + PPPOE_SES_HLEN {
+        return Some(Reason::Truncated);
     }
     None
 }
@@ -282,10 +290,7 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
             if !out.is_member(class.vid) {
                 return Verdict::Pass(Reason::EgressVlan);
             }
-            match egress_tag(out, inside, frame) {
-                Ok(edit) => edit,
-                Err(reason) => return Verdict::Pass(reason),
-            }
+            egress_tag(out, inside)
         }
     };
     Verdict::Forward { slot: entry.slot, ifindex: out.ifindex, flags, edit }
@@ -293,19 +298,12 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
 
 /// `br_handle_vlan`: untagged egress strips exactly the bridge's tag.
 #[inline(always)]
-fn egress_tag(out: &Port, inside: Inside, frame: &Frame) -> Result<Edit, Reason> {
+fn egress_tag(out: &Port, inside: Inside) -> Edit {
     let untagged = out.is_untagged(inside.tag.vid());
-    Ok(match (inside.arrived, untagged) {
+    match (inside.arrived, untagged) {
         (Arrived::Untagged, true) | (Arrived::Tagged, false) => Edit::Keep,
         (Arrived::Untagged, false) => Edit::Push(inside.tag),
-        // Taking the outer tag off makes the kernel's helper move an inner one to its place (skb_vlan_pop), also where
-        // another outer tag follows.
-        (Arrived::Tagged | Arrived::PriorityTagged, true) | (Arrived::PriorityTagged, false)
-            if is_tag(frame.ethertype) && frame.len < ETH_HLEN + VLAN_HLEN =>
-        {
-            return Err(Reason::ShortInnerTag);
-        }
         (Arrived::Tagged | Arrived::PriorityTagged, true) => Edit::Pop,
         (Arrived::PriorityTagged, false) => Edit::Retag(inside.tag),
-    })
+    }
 }

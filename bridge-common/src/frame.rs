@@ -17,6 +17,11 @@ pub const ETH_P_IP: u16 = 0x0800;
 /// EtherType of IPv6.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
+/// EtherType of PPPoE sessions.
+pub const ETH_P_PPP_SES: u16 = 0x8864;
+/// Length of the header of a PPPoE session with the protocol behind it, in bytes.
+pub const PPPOE_SES_HLEN: u32 = 8;
+
 /// `eth_type_vlan`: whether `ethertype` announces a VLAN tag.
 #[inline(always)]
 pub const fn is_tag(ethertype: u16) -> bool {

@@ -133,7 +133,7 @@ reasons! {
     EgressVlan = 37, "egress_vlan", Slow;
     /// Larger than the egress port's MTU allows.
     Mtu = 38, "mtu", Slow;
-    /// The outer tag is to be changed, and the kernel could not move the inner one to its place, as the frame is too short.
+    /// The frame ends inside of an inner tag: the kernel may drop it, and could not move such a tag to the outer one's place.
     ShortInnerTag = 39, "short_inner_tag", Slow;
 
     /// The kernel could not rewrite the tag (out of memory); the frame was dropped, not forwarded with a wrong tag.

@@ -19,6 +19,8 @@ mod bypass;
 mod cli;
 #[path = "netns/coherence.rs"]
 mod coherence;
+#[path = "netns/differential.rs"]
+mod differential;
 #[path = "netns/fdb.rs"]
 mod fdb;
 #[path = "netns/forward.rs"]
@@ -65,7 +67,7 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 14] = [
+const GROUPS: [&[Test]; 15] = [
     selftest::TESTS,
     cli::TESTS,
     forward::TESTS,
@@ -80,6 +82,7 @@ const GROUPS: [&[Test]; 14] = [
     life::TESTS,
     shadow::TESTS,
     vlan::TESTS,
+    differential::TESTS,
 ];
 
 fn main() -> ExitCode {
@@ -96,7 +99,7 @@ fn main() -> ExitCode {
 fn in_scope(name: &str) -> bool {
     let groups: &[&str] = match env::var("XBR_VM").as_deref() {
         _ if env::var_os("XBR_TEST_ALL").is_some() => &[""],
-        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast", "shadow::tags_agree"],
+        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast", "shadow::tags_agree", "differential::"],
         Ok("6.1") => &[
             "vlan::",
             "policy::",
@@ -108,6 +111,7 @@ fn in_scope(name: &str) -> bool {
             "shadow::a_dropped_frame",
             "shadow::a_promiscuous_bridge",
             "shadow::ports_are_left",
+            "differential::",
         ],
         _ => &[""],
     };

@@ -5,6 +5,7 @@
 
 mod bench;
 mod cache;
+mod differential;
 mod lab;
 mod lint;
 mod proc;
@@ -37,6 +38,8 @@ enum Verb {
     Lab(lab::Args),
     /// Measure: how long frames follow what the bridge has changed
     Bench(bench::Args),
+    /// Compare a bridge with and without xbr over random scenarios, byte by byte and port by port
+    Differential(differential::Args),
     /// Check the formatting and run clippy, warnings counted as errors
     Lint,
     /// Run a command in a virtual machine with another kernel, on this machine's files
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => lab::main("demo", false, &args),
         Verb::Lab(args) => lab::main("lab", true, &args),
         Verb::Bench(args) => bench::main(&args),
+        Verb::Differential(args) => differential::main(&args),
         Verb::Lint => Ok(lint::main()),
         Verb::Vm(args) => vm::main(&args),
         Verb::Selftests(args) => selftests::main(&args),

@@ -73,8 +73,9 @@ impl<'a> Case<'a> {
                         entry.flags & fdb_flags::STATIC == 0 && self.tables.now >= entry.refresh_at
                     })
             }
-            // The kernel's helpers refuse to take the outer tag off.
+            // The kernel's helpers refuse to take the outer tag off, and br_netfilter drops such frames.
             Reason::ShortInnerTag => [0x8100, 0x88a8].contains(&frame.ethertype) && frame.len < 18,
+            Reason::Truncated => frame.ethertype == 0x8864 && frame.len < 22,
             // Not learnt again, but not plain either: a bridge's own address, a sticky or a locked one.
             Reason::SourceFixed => entry(frame.src).is_some_and(|entry| {
                 entry.flags & (fdb_flags::LOCAL | fdb_flags::OPAQUE) != 0

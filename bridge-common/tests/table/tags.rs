@@ -46,18 +46,21 @@ fn tag_on_the_way_out() {
     }
 }
 
-/// Exactly one tag comes off, if the kernel's helper can do it: `skb_vlan_pop` moves the next one to metadata.
+/// Exactly one tag comes off. A frame that ends inside of an inner tag is left to the kernel, whatever would become of
+/// the outer one: `skb_vlan_pop` could not move the inner one, and `br_nf_pre_routing` drops such frames.
 #[test]
 fn inner_tags() {
     let inner = |ethertype, len, outer: Frame| Frame { ethertype, len, ..outer };
     let mut cases = Vec::new();
     for ethertype in [ETH_P_8021Q, ETH_P_8021AD] {
         for outer in [tagged(PVID), tagged(0)] {
-            cases.push(slow("too short", Bed::aware(), inner(ethertype, 17, outer), Some(PVID), Reason::ShortInnerTag));
+            cases.push(slow("too short", Bed::aware(), inner(ethertype, 17, outer), None, Reason::ShortInnerTag));
             cases.push(fast("just long enough", Bed::aware(), inner(ethertype, 18, outer), PVID, Edit::Pop));
         }
-        cases.push(fast("short, but stays", Bed::aware(), inner(ethertype, 17, tagged(TAGGED)), TAGGED, Edit::Keep));
-        cases.push(fast("short, on an unaware bridge", Bed::unaware(), inner(ethertype, 17, tagged(5)), 0, Edit::Keep));
+        let short = |outer| inner(ethertype, 17, outer);
+        cases.push(slow("short, but stays", Bed::aware(), short(tagged(TAGGED)), None, Reason::ShortInnerTag));
+        cases.push(slow("short, unaware", Bed::unaware(), short(tagged(5)), None, Reason::ShortInnerTag));
+        cases.push(fast("long enough, unaware", Bed::unaware(), inner(ethertype, 18, tagged(5)), 0, Edit::Keep));
     }
     cases.push(fast("short, but no inner tag", Bed::aware(), inner(0x0800, 14, tagged(PVID)), PVID, Edit::Pop));
     check(&cases);
@@ -69,8 +72,18 @@ fn short_inner_tag_behind_a_priority_tag_that_stays() {
     let bed = || Bed::aware().with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, PVID, false));
     let inner = |len| Frame { ethertype: ETH_P_8021Q, len, ..tagged(0) };
     check(&[
-        slow("too short", bed(), inner(17), Some(PVID), Reason::ShortInnerTag),
+        slow("too short", bed(), inner(17), None, Reason::ShortInnerTag),
         fast("just long enough", bed(), inner(18), PVID, Edit::Retag(Tag { tpid: ETH_P_8021Q, tci: PVID })),
+    ]);
+}
+
+/// `br_nf_pre_routing` wants the header of a PPPoE session whole (`nf_bridge_encap_header_len`).
+#[test]
+fn short_pppoe_session() {
+    let frame = |len| Frame { ethertype: 0x8864, len, ..tagged(TAGGED) };
+    check(&[
+        slow("too short", Bed::aware(), frame(21), None, Reason::Truncated),
+        fast("just long enough", Bed::aware(), frame(22), TAGGED, Edit::Keep),
     ]);
 }
 

@@ -166,8 +166,11 @@ impl Universe {
             }
             *fdb.counts.entry(bridge.to_owned()).or_default() += 1;
             let vlan = after("vlan").and_then(|vlan| vlan.parse().ok()).unwrap_or(0);
+            if words.contains(&"permanent") {
+                continue;
+            }
             fdb.entries.insert(((*address).to_owned(), vlan, bridge.to_owned()), port.to_owned());
-            if !words.contains(&"permanent") && !words.contains(&"static") && !words.contains(&"extern_learn") {
+            if !words.contains(&"static") && !words.contains(&"extern_learn") {
                 fdb.ageing += 1;
             }
         }
@@ -201,7 +204,7 @@ fn is_host_report(caught: &Caught) -> bool {
 /// The forwarding databases of all bridges.
 #[derive(Clone, Debug, Default)]
 pub struct Fdb {
-    /// (Address, VLAN, bridge) and the port.
+    /// (Address, VLAN, bridge) and the port, but for the host's own addresses.
     pub entries: BTreeMap<(String, u16, String), String>,
     /// Number of entries by bridge.
     pub counts: BTreeMap<String, usize>,

@@ -92,6 +92,13 @@ pub(crate) fn release() -> Result<Vec<(String, String)>> {
     Ok(built.programs)
 }
 
+/// Builds the programs as the tests use them, and gives them as variables: `XBR_BIN`, `XBR_LAB`, `XBR_DIFFERENTIAL`.
+pub(crate) fn programs() -> Result<Vec<(String, String)>> {
+    let mut built = Built::default();
+    cargo(&["build", "--package", "bridge-user", "--package", "xbr-tests", "--bins"], &mut built)?;
+    Ok(built.programs)
+}
+
 /// Runs one build and notes what it made.
 fn cargo(args: &[&str], built: &mut Built) -> Result<()> {
     let mut cargo = proc::cargo();
@@ -131,6 +138,7 @@ fn note(message: &Value, built: &mut Built) {
             "xbr" => "XBR_BIN",
             "xbr-lab" => "XBR_LAB",
             "xbr-bench" => "XBR_BENCH",
+            "xbr-differential" => "XBR_DIFFERENTIAL",
             _ => return,
         };
         if !built.programs.iter().any(|(known, _)| known == name) {
