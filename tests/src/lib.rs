@@ -13,6 +13,7 @@ pub mod net;
 pub mod netns;
 pub mod packet;
 pub mod probe;
+pub mod rtnl;
 pub mod tap;
 pub mod traffic;
 pub mod wait;

@@ -27,6 +27,8 @@ pub enum Need {
     NftBridge,
     /// `br_netfilter`, with its sysctls.
     BrNetfilter,
+    /// A kernel of this version or later.
+    Kernel(u32, u32),
 }
 
 impl Need {
@@ -44,6 +46,9 @@ impl Need {
 
     /// Whether the machine has it; probed once per process.
     pub fn met(self) -> bool {
+        if let Need::Kernel(major, minor) = self {
+            return kernel().is_some_and(|version| version >= (major, minor));
+        }
         static MET: OnceLock<Vec<bool>> = OnceLock::new();
         let met = MET.get_or_init(|| probe_all().unwrap_or_else(|_error| vec![false; Need::ALL.len()]));
         Need::ALL.iter().position(|need| *need == self).is_some_and(|index| met[index])
@@ -52,7 +57,8 @@ impl Need {
 
 impl fmt::Display for Need {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+        let text = match self {
+            Need::Kernel(major, minor) => return write!(formatter, "the kernel is older than {major}.{minor}"),
             Need::Root => "needs root",
             Need::Tun => "needs /dev/net/tun",
             Need::VlanFiltering => "the kernel has no bridge VLAN filtering",
@@ -62,7 +68,8 @@ impl fmt::Display for Need {
             Need::NoTcx => "the kernel has tcx",
             Need::NftBridge => "no nft bridge family",
             Need::BrNetfilter => "br_netfilter is not there",
-        })
+        };
+        formatter.write_str(text)
     }
 }
 
@@ -97,6 +104,8 @@ fn probe_all() -> Result<Vec<bool>> {
             Need::Tcx => tcx,
             Need::NoTcx => !tcx,
             Need::NftBridge => can("nft add table bridge probe"),
+            // Asked for without a probe.
+            Need::Kernel(..) => false,
             Need::BrNetfilter => fs::exists("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or(false),
         })
         .collect())

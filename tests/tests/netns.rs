@@ -13,6 +13,8 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use xbr_tests::{probe::Need, xbr};
 
+#[path = "netns/attributes.rs"]
+mod attributes;
 #[path = "netns/cli.rs"]
 mod cli;
 #[path = "netns/fdb.rs"]
@@ -31,6 +33,12 @@ mod ports;
 mod scene;
 #[path = "netns/selftest.rs"]
 mod selftest;
+#[path = "netns/semantics.rs"]
+mod semantics;
+#[path = "netns/settings.rs"]
+mod settings;
+#[path = "netns/visible.rs"]
+mod visible;
 #[path = "netns/vlan.rs"]
 mod vlan;
 
@@ -53,8 +61,19 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 8] =
-    [selftest::TESTS, cli::TESTS, forward::TESTS, fdb::TESTS, ports::TESTS, policy::TESTS, life::TESTS, vlan::TESTS];
+const GROUPS: [&[Test]; 11] = [
+    attributes::TESTS,
+    semantics::TESTS,
+    visible::TESTS,
+    selftest::TESTS,
+    cli::TESTS,
+    forward::TESTS,
+    fdb::TESTS,
+    ports::TESTS,
+    policy::TESTS,
+    life::TESTS,
+    vlan::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

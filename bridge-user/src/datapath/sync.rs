@@ -7,17 +7,21 @@
 mod fdb;
 mod ports;
 
+use std::collections::BTreeMap;
+
 use aya::maps::MapError;
 
 pub use self::fdb::{FdbSync, cell as fdb_cell};
 use self::ports::PortSync;
 use super::Tables;
-use crate::plan::Plan;
+use crate::{model::IfIndex, plan::Plan};
 
 /// What stands in the tables.
 #[derive(Default)]
 pub struct Sync {
     ports: PortSync,
+    /// How often sources are refreshed, by bridge.
+    intervals: BTreeMap<IfIndex, u64>,
     /// The FDB half.
     pub fdb: FdbSync,
 }
@@ -28,6 +32,14 @@ impl Sync {
         self.ports.narrow(tables, plan)?;
         self.fdb.remove_outdated(tables, plan)?;
         self.ports.settle(tables, plan)?;
+        let intervals = plan.ports.values().map(|port| (port.bridge, port.entry.refresh_interval)).collect();
+        let before = std::mem::replace(&mut self.intervals, intervals);
+        for (bridge, interval) in &self.intervals {
+            // A deadline that was set by a longer interval may lie behind the end of the entry by now.
+            if before.get(bridge).is_some_and(|before| interval < before) {
+                self.fdb.refresh_soon(tables, *bridge)?;
+            }
+        }
         self.fdb.put_all(tables, plan)
     }
 

@@ -114,6 +114,16 @@ fn every_finding_keeps_its_port_slow_under_its_name() {
             Some(BridgeFeature),
             Box::new(|model| link(model, BRIDGE).bridge.as_mut().unwrap().unknown_options = 32),
         ),
+        (
+            "unknown attribute",
+            Some(BridgeFeature),
+            Box::new(|model| link(model, BRIDGE).bridge.as_mut().unwrap().unknown_attribute = Some(50)),
+        ),
+        (
+            "fdb_local_vlan_0",
+            Some(BridgeFeature),
+            Box::new(|model| link(model, BRIDGE).bridge.as_mut().unwrap().fdb_local_vlan_0 = true),
+        ),
         ("tc filter", Some(TcFilter), Box::new(|model| drop(model.bypass.ingress_filters.insert(TAP, "x".into())))),
         ("nft bridge", Some(Netfilter), Box::new(|model| model.bypass.netfilter = Some("x".into()))),
         (
@@ -216,6 +226,34 @@ fn port_options_become_flags() {
 }
 
 #[test]
+fn a_port_with_a_backup_is_left_to_the_bridge_as_egress() {
+    let mut model = model(true);
+    attrs(&mut model, TAP).backup_port = Some(NIC);
+    let plan = plan_of(&model, &config());
+    assert_eq!(plan.ports[&TAP].entry.flags & (INGRESS | EGRESS | EGRESS_XDP), INGRESS);
+    assert_eq!(plan.ports[&NIC].entry.flags & (INGRESS | EGRESS), INGRESS | EGRESS);
+}
+
+#[test]
+fn the_refresh_interval_follows_what_may_age_entries() {
+    let second = 1_000_000_000;
+    let interval = |change: fn(&mut BridgeAttrs)| {
+        let mut model = model(false);
+        let attrs = link(&mut model, BRIDGE).bridge.as_mut().unwrap();
+        (attrs.ageing_time, attrs.forward_delay) = (32 * 100, 16 * 100);
+        change(attrs);
+        plan_of(&model, &config()).ports[&TAP].entry.refresh_interval
+    };
+    assert_eq!(interval(|_| {}), second);
+    assert_eq!(interval(|attrs| attrs.topology_change = true), second / 2);
+    // The kernel's STP announces no topology change: as if there was one.
+    assert_eq!(interval(|attrs| attrs.stp_state = 1), second / 2);
+    assert_eq!(interval(|attrs| attrs.stp_state = 2), second);
+    assert_eq!(interval(|attrs| (attrs.stp_state, attrs.forward_delay) = (1, 0)), second);
+    assert_eq!(interval(|attrs| (attrs.stp_state, attrs.ageing_time) = (1, 0)), 0);
+}
+
+#[test]
 fn vlans_that_do_not_forward_or_are_tunnelled_are_no_members() {
     let mut model = model(true);
     let vlans = model.vlans.get_mut(&TAP).unwrap();
@@ -258,6 +296,9 @@ fn kinds_of_fdb_entries_become_flags() {
         (FdbEntry { offloaded: true, ..entry }, fdb_flags::OPAQUE),
         (FdbEntry { extern_learn: true, ..entry }, fdb_flags::STATIC),
         (FdbEntry { is_static: true, ..entry }, fdb_flags::STATIC),
+        // Its frames have to reach the bridge now and then, or user space hears that it fell silent.
+        (FdbEntry { is_static: true, watched: true, ..entry }, 0),
+        (FdbEntry { extern_learn: true, watched: true, ..entry }, 0),
     ] {
         assert_eq!(fdb_entry(&plan, &key, &entry).unwrap().2, expected, "{entry:?}");
     }
