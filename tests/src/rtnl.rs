@@ -33,6 +33,9 @@ const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
 const IFLA_BRIDGE_MST: u16 = 6;
 const BRIDGE_VLANDB_ENTRY: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
+const BRIDGE_VLANDB_GLOBAL_OPTIONS: u16 = 2;
+const GOPTS_ID: u16 = 1;
+const GOPTS_MSTI: u16 = 18;
 const NDA_LLADDR: u16 = 2;
 const NDA_MASTER: u16 = 9;
 const NDA_FDB_EXT_ATTRS: u16 = 14;
@@ -102,6 +105,19 @@ pub fn set_vlan(space: &Netns, port: &str, vid: u16, kind: u16, value: &[u8]) ->
         request(RTM_NEWVLAN, 0, &[header, body].concat()).map(drop)
     };
     space.enter(work)?.with_context(|| format!("attribute {kind} of VLAN {vid} of port {port}"))
+}
+
+/// Puts a VLAN of a bridge into a spanning tree instance (`bridge vlan global set … msti`).
+pub fn set_mst_instance(space: &Netns, bridge: &str, vid: u16, instance: u16) -> Result<()> {
+    let options = [attribute(GOPTS_ID, &vid.to_ne_bytes()), attribute(GOPTS_MSTI, &instance.to_ne_bytes())].concat();
+    let body = attribute(BRIDGE_VLANDB_GLOBAL_OPTIONS | NESTED, &options);
+    let work = || {
+        let index = nix::net::if_::if_nametoindex(bridge)?;
+        let mut header = vec![AF_BRIDGE, 0, 0, 0];
+        header.extend(index.to_ne_bytes());
+        request(RTM_NEWVLAN, 0, &[header, body].concat()).map(drop)
+    };
+    space.enter(work)?.with_context(|| format!("instance {instance} of VLAN {vid} of {bridge}"))
 }
 
 /// Sets the state of a port in a spanning tree instance (`bridge mst set`).

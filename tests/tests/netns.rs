@@ -89,8 +89,16 @@ fn main() -> ExitCode {
 fn in_scope(name: &str) -> bool {
     let groups: &[&str] = match env::var("XBR_VM").as_deref() {
         _ if env::var_os("XBR_TEST_ALL").is_some() => &[""],
-        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast"],
-        Ok("6.1") => &["vlan::", "policy::", "life::", "fdb::", "forward::known_unicast", "forward::every_pair_by_xdp"],
+        Ok("6.12") => &["vlan::", "semantics::", "visible::statistics", "policy::", "forward::known_unicast"],
+        Ok("6.1") => &[
+            "vlan::",
+            "semantics::",
+            "policy::",
+            "life::",
+            "fdb::",
+            "forward::known_unicast",
+            "forward::every_pair_by_xdp",
+        ],
         _ => &[""],
     };
     groups.iter().any(|group| name.starts_with(group))

@@ -168,6 +168,26 @@ fn every_finding_keeps_its_port_slow_under_its_name() {
 }
 
 #[test]
+fn bridges_that_find_no_room_are_slow() {
+    let mut model = model(true);
+    let first = model.links[&BRIDGE].clone();
+    let names: BTreeSet<String> = (0..20).map(|number| format!("br{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let ifindex = 100 + u32::try_from(number).unwrap();
+        model.links.insert(ifindex, Link { ifindex, name: name.clone(), ..first.clone() });
+    }
+    model.links.remove(&BRIDGE);
+    // A port of the last one.
+    link(&mut model, TAP).master = Some(119);
+    let plan = plan(&model, &config(), &names, &mut Numbers::default(), &Refusals::new());
+    let slow = |ifindex| plan.bridges[&ifindex].slow.as_ref().map(|slow| slow.reason);
+    assert_eq!((slow(100), slow(119)), (None, Some(Reason::TableFull)));
+    let port = &plan.ports[&TAP];
+    assert_eq!(port.slow.as_ref().map(|slow| slow.reason), Some(Reason::TableFull));
+    assert_eq!(port.entry.flags & (INGRESS | EGRESS), 0);
+}
+
+#[test]
 fn a_policy_may_be_overruled_by_name() {
     let mut model = model(false);
     model.bypass.netfilter = Some("x".into());
