@@ -6,6 +6,8 @@
 //! the process was started in.
 
 pub mod bpf;
+#[cfg(test)]
+mod docs;
 pub mod frame;
 pub mod leak;
 pub mod measure;

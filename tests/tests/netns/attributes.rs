@@ -37,6 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("attributes::port_states", ports::port_states, &[]),
     test("attributes::idle_port_options", ports::idle_options, &[]),
     test("attributes::a_port_that_joins_again_is_reset", ports::joins_again, &[]),
+    test("attributes::a_port_without_room_for_a_hook", ports::no_room_for_a_hook, &[Need::Tcx]),
     test("attributes::neighbour_suppression", addresses::neighbour_suppression, &[]),
     test("attributes::link_local", addresses::link_local, &[]),
     test("attributes::protocols", addresses::protocols, &[]),

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use xbr_tests::{frame::Frame, rtnl, wait};
+use xbr_tests::{bpf, frame::Frame, rtnl, traffic::flow, wait};
 
 use super::{
-    super::settings::{Change, NOBODY, Setting, everybody, follow, host, probe},
+    super::{
+        scene::warm,
+        settings::{Change, NOBODY, Setting, everybody, follow, host, probe},
+    },
     STATION, probes, scene,
 };
 
@@ -155,11 +158,11 @@ pub(super) fn backup_port() -> Result<()> {
     scene.host("bridge link set dev g2 backup_port g3")?;
     let xbr = scene.xbr(&[])?;
     two.sender()?.send(&Frame::new(two.mac, one.mac).bytes())?;
-    let account = xbr_tests::traffic::flow(one, two, &[three], 100, 2000)?;
+    let account = flow(one, two, &[three], 100, 2000)?;
     account.exact()?;
     ensure!(xbr.reason("g1", "egress_port")? >= 99, "{}", xbr.summary());
     scene.host("bridge link set dev g2 nobackup_port")?;
-    super::super::scene::warm(&xbr, one, two)?;
+    warm(&xbr, one, two)?;
     xbr.stop()
 }
 
@@ -228,9 +231,27 @@ pub(super) fn joins_again() -> Result<()> {
             scene.net.join(guest, "br0")?;
         }
         scene.greet()?;
-        super::super::scene::warm(&xbr, one, two)?;
+        warm(&xbr, one, two)?;
         scene.steady(&xbr, one, two, 100)?;
         scene.steady(&xbr, three, one, 100)?;
     }
+    xbr.stop()
+}
+
+/// A device takes 63 programs (`bpf_mprog_max`) and no more: the port stays on the bridge, says so, and is served as soon as it can be.
+pub(super) fn no_room_for_a_hook() -> Result<()> {
+    const MOST: usize = 63;
+    let scene = scene()?;
+    let [one, two, three] = scene.first();
+    let attach = || (0..MOST).map(|_| bpf::tcx_pass("g1")).collect::<Result<Vec<_>>>();
+    let foreign = scene.net.host.enter(attach)??;
+    let xbr = scene.xbr(&[])?;
+    xbr.wait_slow("g1", "no_hook")?;
+    flow(one, two, &[three], 100, 2000)?.exact()?;
+    ensure!(xbr.fast("g1")? == 0, "{}", xbr.summary());
+    warm(&xbr, two, three)?;
+    drop(foreign);
+    xbr.wait_accelerated("g1")?;
+    warm(&xbr, one, two)?;
     xbr.stop()
 }
