@@ -93,14 +93,13 @@ fn steady(scene: &Scene, probes: &[Probe]) -> Result<Observed> {
     observe(scene, probes)
 }
 
-/// As [`steady`], with xbr: it takes two rounds until the known are fast, the second refreshes. Every question to the
-/// daemon is answered after what the kernel has announced before it.
+/// As [`steady`], with xbr: it takes two rounds until the known are fast, the second refreshes. A question to the daemon
+/// is answered after what the kernel has announced before it.
 fn steady_with(xbr: &Xbr, scene: &Scene, probes: &[Probe], counted: &[(&str, &str)]) -> Result<Observed> {
-    for _ in 0..3 {
-        xbr.status()?;
-        teach(scene, probes)?;
-    }
+    teach(scene, probes)?;
     let reading = Reading::take(xbr)?;
+    teach(scene, probes)?;
+    teach(scene, probes)?;
     let observed = observe(scene, probes)?;
     let deltas = reading.since(xbr)?;
     for (port, reason) in counted {
