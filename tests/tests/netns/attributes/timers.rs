@@ -95,14 +95,15 @@ pub(super) fn kernel_stp() -> Result<()> {
         let links = scene.net.host.json("ip -j -d link show br0")?;
         Ok(links[0]["linkinfo"]["info_data"]["topology_change"] == 1)
     };
+    // Busy from before the change until long after the forward delay.
+    let there = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 200, u32::MAX)?;
+    let back = Flow::start(two, &[one], &[three], Frame::new(two.mac, one.mac), 200, u32::MAX)?;
     scene.host("ip link set g3 down")?;
     scene.host("ip link set g3 up")?;
     // The change is noted when the port forwards again.
     scene.net.forwarding("g3")?;
     ensure!(changing()?, "no topology change");
-    let there = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 200, u32::MAX)?;
-    let back = Flow::start(two, &[one], &[three], Frame::new(two.mac, one.mac), 200, u32::MAX)?;
-    sleep(Duration::from_secs(5));
+    sleep(Duration::from_secs(4));
     ensure!(changing()?, "the topology change is over too early for this test");
     there.stop()?.exact().context("flooded, or lost")?;
     back.stop()?.exact().context("flooded, or lost")?;
