@@ -42,9 +42,9 @@ fn sources() -> (Vec<Source>, Vec<Source>) {
                 if path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("tests.rs") {
                     tests.push(Source { path, text });
                 } else {
-                    let (program, test) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
-                    tests.push(Source { path: path.clone(), text: test.to_owned() });
-                    programs.push(Source { path, text: program.to_owned() });
+                    let (code, unit_tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+                    tests.push(Source { path: path.clone(), text: unit_tests.to_owned() });
+                    programs.push(Source { path, text: code.to_owned() });
                 }
             }
         }

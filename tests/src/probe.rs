@@ -46,10 +46,10 @@ impl Need {
 
     /// Whether the machine has it; probed once per process.
     pub fn met(self) -> bool {
+        static MET: OnceLock<Vec<bool>> = OnceLock::new();
         if let Need::Kernel(major, minor) = self {
             return kernel().is_some_and(|version| version >= (major, minor));
         }
-        static MET: OnceLock<Vec<bool>> = OnceLock::new();
         let met = MET.get_or_init(|| probe_all().unwrap_or_else(|_error| vec![false; Need::ALL.len()]));
         Need::ALL.iter().position(|need| *need == self).is_some_and(|index| met[index])
     }
