@@ -114,6 +114,8 @@ pub struct BridgeAttrs {
     pub fdb_local_vlan_0: bool,
     /// Boolean options that this version of xbr does not know and that are on (bits as in `struct br_boolopt_multi`).
     pub unknown_options: u32,
+    /// An attribute (`IFLA_BR_*`) that this version of xbr does not know and that is not zero.
+    pub unknown_attribute: Option<u16>,
 }
 
 /// `IFLA_INFO_SLAVE_DATA` of a bridge port.
@@ -194,6 +196,9 @@ pub struct FdbEntry {
     pub locked: bool,
     /// `NTF_OFFLOADED`.
     pub offloaded: bool,
+    /// `NFEA_ACTIVITY_NOTIFY`: user space hears when the address falls silent, so its frames have to reach the bridge now and
+    /// then, though the entry does not age.
+    pub watched: bool,
     /// A flag, state or attribute that this version of xbr does not know.
     pub unknown: bool,
 }

@@ -154,6 +154,10 @@ fn bridge_slow(model: &Model, link: &Link, attrs: &BridgeAttrs, fid_base: Option
             format!("a bridge option unknown to xbr is on (bits {bits:#x})"),
         ));
     }
+    if let Some(kind) = attrs.unknown_attribute {
+        let detail = format!("a bridge attribute unknown to xbr is set (IFLA_BR_* number {kind})");
+        return Some(Slow::new(Reason::BridgeFeature, detail));
+    }
     if let Some(found) = &bypass.netfilter {
         return Some(Slow::new(Reason::Netfilter, found.clone()));
     }
@@ -202,7 +206,8 @@ pub fn fdb_entry(plan: &Plan, key: &KernelKey, entry: &FdbEntry) -> Option<(FdbK
     if entry.sticky {
         flags |= fdb_flags::STICKY;
     }
-    if entry.is_static || entry.extern_learn {
+    // An entry that is watched does not age either, but the bridge has to hear from its host all the same.
+    if (entry.is_static || entry.extern_learn) && !entry.watched {
         flags |= fdb_flags::STATIC;
     }
     Some((FdbKey::new(fid, Mac::new(key.mac)), slot, flags))

@@ -133,6 +133,21 @@ impl Frame {
         Self { dst: BROADCAST, src, tags: Vec::new(), ethertype: ETHERTYPE_ARP, payload }
     }
 
+    /// An IPv6 packet with this next header and 40 bytes behind its header, which begin with `first` (the type of an
+    /// `ICMPv6` message). Checksums are not set: bridges do not look at them.
+    pub fn ipv6(src: Mac, dst: Mac, next_header: u8, first: u8) -> Self {
+        let mut payload = vec![0_u8; 80];
+        payload[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 40, next_header, 255]);
+        for (at, mac) in [(8, src), (24, dst)] {
+            payload[at..at + 2].copy_from_slice(&[0xfd, 0]);
+            payload[at + 10..at + 16].copy_from_slice(&mac);
+        }
+        payload[40] = first;
+        let mut frame = Self { dst, src, tags: Vec::new(), ethertype: ETHERTYPE_IPV6, payload };
+        frame.mark(Mark { flow: 0, seq: 0 });
+        frame
+    }
+
     /// Adds a tag inside of those that are there.
     #[must_use]
     pub fn tag(mut self, tag: Tag) -> Self {
@@ -156,10 +171,11 @@ impl Frame {
 
     /// Sets flow and number in place.
     pub fn mark(&mut self, mark: Mark) {
+        // Behind the headers that a kernel may look at, where there is room.
         let at = match self.ethertype {
-            ETHERTYPE_IPV4 => 28,
-            // Behind the header, where there is room.
-            0x86dd if self.payload.len() >= 48 + MARK_LEN => 48,
+            ETHERTYPE_IPV4 | ETHERTYPE_ARP => 28,
+            ETHERTYPE_IPV6 if self.payload.len() >= 64 + MARK_LEN => 64,
+            ETHERTYPE_IPV6 if self.payload.len() >= 48 + MARK_LEN => 48,
             _ => 0,
         };
         mark.write(&mut self.payload[at..]);

@@ -7,6 +7,8 @@
 
 pub mod bpf;
 pub mod differential;
+#[cfg(test)]
+mod docs;
 pub mod frame;
 pub mod leak;
 pub mod measure;
@@ -15,6 +17,7 @@ pub mod netns;
 pub mod packet;
 pub mod probe;
 pub mod rtnl;
+pub mod setting;
 pub mod tap;
 pub mod traffic;
 pub mod wait;

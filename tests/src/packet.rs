@@ -203,6 +203,18 @@ impl Capture {
         Ok(Self { socket: Socket::open(space, dev, all)?, buffer: vec![0; LONGEST] })
     }
 
+    /// Starts to catch on `dev` of `space` what comes in and what goes out, as tcpdump does.
+    pub fn both_ways(space: &Netns, dev: &str) -> Result<Self> {
+        let capture = Self::open(space, dev)?;
+        capture.socket.option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 0).context("outgoing frames")?;
+        Ok(capture)
+    }
+
+    /// Starts to catch what the device itself gets of one `EtherType`: not what a bridge has taken before.
+    pub fn of_protocol(space: &Netns, dev: &str, ethertype: u16) -> Result<Self> {
+        Ok(Self { socket: Socket::open(space, dev, ethertype)?, buffer: vec![0; LONGEST] })
+    }
+
     /// The next frame of any kind; `None` if there is none within `wait`.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Caught>> {
         use std::os::fd::AsFd as _;

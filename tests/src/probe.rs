@@ -39,6 +39,8 @@ pub enum Need {
     Bond,
     /// vxlan devices.
     Vxlan,
+    /// A kernel of this version or later.
+    Kernel(u32, u32),
 }
 
 impl Need {
@@ -63,6 +65,9 @@ impl Need {
     /// Whether the machine has it; probed once per process.
     pub fn met(self) -> bool {
         static MET: OnceLock<Vec<bool>> = OnceLock::new();
+        if let Need::Kernel(major, minor) = self {
+            return kernel().is_some_and(|version| version >= (major, minor));
+        }
         let met = MET.get_or_init(|| probe_all().unwrap_or_else(|_error| vec![false; Need::ALL.len()]));
         Need::ALL.iter().position(|need| *need == self).is_some_and(|index| met[index])
     }
@@ -70,7 +75,8 @@ impl Need {
 
 impl fmt::Display for Need {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+        let text = match self {
+            Need::Kernel(major, minor) => return write!(formatter, "the kernel is older than {major}.{minor}"),
             Need::Root => "needs root",
             Need::Tun => "needs /dev/net/tun",
             Need::VlanFiltering => "the kernel has no bridge VLAN filtering",
@@ -86,7 +92,8 @@ impl fmt::Display for Need {
             Need::Police => "the kernel has no police action",
             Need::Bond => "the kernel has no bond devices",
             Need::Vxlan => "the kernel has no vxlan devices",
-        })
+        };
+        formatter.write_str(text)
     }
 }
 
@@ -138,6 +145,8 @@ fn probe_all() -> Result<Vec<bool>> {
             }
             Need::Bond => can("ip link add bond9 type bond"),
             Need::Vxlan => can("ip link add vxlan9 type vxlan id 9 dstport 4789 local 127.0.0.1"),
+            // Asked for without a probe.
+            Need::Kernel(..) => false,
         })
         .collect())
 }

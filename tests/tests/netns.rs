@@ -15,6 +15,8 @@ use xbr_tests::{probe::Need, xbr};
 
 #[path = "netns/bypass.rs"]
 mod bypass;
+#[path = "netns/attributes.rs"]
+mod attributes;
 #[path = "netns/cli.rs"]
 mod cli;
 #[path = "netns/coherence.rs"]
@@ -39,12 +41,18 @@ mod ports;
 mod scene;
 #[path = "netns/selftest.rs"]
 mod selftest;
+#[path = "netns/semantics.rs"]
+mod semantics;
+#[path = "netns/settings.rs"]
+mod settings;
 #[path = "netns/shadow.rs"]
 mod shadow;
 #[path = "netns/shaping.rs"]
 mod shaping;
 #[path = "netns/topology.rs"]
 mod topology;
+#[path = "netns/visible.rs"]
+mod visible;
 #[path = "netns/vlan.rs"]
 mod vlan;
 
@@ -67,7 +75,10 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 15] = [
+const GROUPS: [&[Test]; 18] = [
+    attributes::TESTS,
+    semantics::TESTS,
+    visible::TESTS,
     selftest::TESTS,
     cli::TESTS,
     forward::TESTS,
@@ -99,9 +110,18 @@ fn main() -> ExitCode {
 fn in_scope(name: &str) -> bool {
     let groups: &[&str] = match env::var("XBR_VM").as_deref() {
         _ if env::var_os("XBR_TEST_ALL").is_some() => &[""],
-        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast", "shadow::tags_agree", "differential::"],
+        Ok("6.12") => &[
+            "vlan::",
+            "semantics::",
+            "visible::statistics",
+            "policy::",
+            "forward::known_unicast",
+            "shadow::tags_agree",
+            "differential::",
+        ],
         Ok("6.1") => &[
             "vlan::",
+            "semantics::",
             "policy::",
             "life::",
             "fdb::",

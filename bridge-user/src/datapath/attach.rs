@@ -82,6 +82,9 @@ impl Hooked {
     }
 }
 
+/// Polls (one a second) after which refused devices are tried again, whatever happened.
+const POLLS_PER_RETRY: u32 = 5;
+
 /// All attachments of this instance.
 pub struct Attachments {
     hooked: BTreeMap<IfIndex, Hooked>,
@@ -91,6 +94,7 @@ pub struct Attachments {
     /// Refusals that were warned about, not to be told again while they stay the same.
     told: BTreeMap<IfIndex, String>,
     doubted: bool,
+    polls: u32,
     undo: Undo,
     guardian: Option<Guardian>,
     run_dir: PathBuf,
@@ -109,6 +113,7 @@ impl Attachments {
             refused: Refusals::new(),
             told: BTreeMap::new(),
             doubted: false,
+            polls: 0,
             undo,
             guardian: None,
             run_dir: run_dir.to_owned(),
@@ -181,10 +186,11 @@ impl Attachments {
         self.doubted = true;
     }
 
-    /// Tries refused devices again if something has changed. Not at once, but by the clock: trying and failing makes such
-    /// changes itself.
+    /// Tries refused devices again if something has changed, and every few polls, as tcx programs go without a notice. Not
+    /// at once, but by the clock: trying and failing makes such changes itself.
     pub fn forget_doubted_refusals(&mut self) {
-        if std::mem::take(&mut self.doubted) {
+        self.polls = (self.polls + 1) % POLLS_PER_RETRY;
+        if std::mem::take(&mut self.doubted) || self.polls == 0 {
             self.refused.clear();
         }
     }

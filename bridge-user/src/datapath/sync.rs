@@ -8,6 +8,8 @@ mod fdb;
 mod ports;
 mod watch;
 
+use std::collections::BTreeMap;
+
 use aya::maps::MapError;
 
 use self::ports::PortSync;
@@ -16,12 +18,14 @@ pub use self::{
     watch::{Announced, WatchSync},
 };
 use super::Tables;
-use crate::plan::Plan;
+use crate::{model::IfIndex, plan::Plan};
 
 /// What stands in the tables.
 #[derive(Default)]
 pub struct Sync {
     ports: PortSync,
+    /// How often sources are refreshed, by bridge.
+    intervals: BTreeMap<IfIndex, u64>,
     /// The FDB half.
     pub fdb: FdbSync,
     /// What may be believed.
@@ -35,6 +39,14 @@ impl Sync {
         self.fdb.remove_outdated(tables, plan)?;
         self.watch.settle(tables, plan)?;
         self.ports.settle(tables, plan)?;
+        let intervals = plan.ports.values().map(|port| (port.bridge, port.entry.refresh_interval)).collect();
+        let before = std::mem::replace(&mut self.intervals, intervals);
+        for (bridge, interval) in &self.intervals {
+            // A deadline that was set by a longer interval may lie behind the end of the entry by now.
+            if before.get(bridge).is_some_and(|before| interval < before) {
+                self.fdb.refresh_soon(tables, *bridge)?;
+            }
+        }
         self.fdb.put_all(tables, plan)
     }
 

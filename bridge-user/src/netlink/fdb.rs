@@ -5,10 +5,10 @@ use netlink_packet_core::NLM_F_DUMP;
 use super::{
     uapi::{
         AF_BRIDGE, NDA_CACHEINFO, NDA_FDB_EXT_ATTRS, NDA_FLAGS_EXT, NDA_LLADDR, NDA_MASTER, NDA_PROTOCOL, NDA_VLAN,
-        NTF_EXT_LEARNED, NTF_EXT_LOCKED, NTF_OFFLOADED, NTF_SELF, NTF_STICKY, NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE,
-        NUD_STALE, RTM_GETNEIGH,
+        NFEA_ACTIVITY_NOTIFY, NTF_EXT_LEARNED, NTF_EXT_LOCKED, NTF_OFFLOADED, NTF_SELF, NTF_STICKY, NUD_NOARP,
+        NUD_PERMANENT, NUD_REACHABLE, NUD_STALE, RTM_GETNEIGH,
     },
-    wire::{Malformed, Request, attributes, bytes, u16_of, u32_at, u32_of},
+    wire::{Malformed, Request, attributes, bytes, u8_of, u16_of, u32_at, u32_of},
 };
 use crate::model::{FdbEntry, FdbKey};
 
@@ -54,6 +54,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<(FdbKey, FdbEntry)>, Malfo
         extern_learn: flags & NTF_EXT_LEARNED != 0,
         locked: false,
         offloaded: flags & NTF_OFFLOADED != 0,
+        watched: false,
         unknown: state & !(NUD_PERMANENT | NUD_NOARP | NUD_STALE | NUD_REACHABLE) != 0
             || flags & !(NTF_STICKY | NTF_EXT_LEARNED | NTF_OFFLOADED) != 0,
     };
@@ -69,8 +70,16 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<(FdbKey, FdbEntry)>, Malfo
                 entry.locked = flags & NTF_EXT_LOCKED != 0;
                 entry.unknown |= flags & !NTF_EXT_LOCKED != 0;
             }
-            // Ages, who made it, and whether user space hears of its activity: nothing that decides where a frame goes.
-            NDA_CACHEINFO | NDA_PROTOCOL | NDA_FDB_EXT_ATTRS => {}
+            // Ages and who made it: nothing that decides where a frame goes.
+            NDA_CACHEINFO | NDA_PROTOCOL => {}
+            NDA_FDB_EXT_ATTRS => {
+                for attribute in attributes(value) {
+                    match attribute? {
+                        (NFEA_ACTIVITY_NOTIFY, value) => entry.watched = u8_of(value)? != 0,
+                        _ => entry.unknown = true,
+                    }
+                }
+            }
             _ => entry.unknown = true,
         }
     }
@@ -137,8 +146,10 @@ mod tests {
         assert_eq!(read(NUD_REACHABLE, 0, &flagged), FdbEntry { unknown: true, ..none });
         flagged[2] = attribute(99, &[]);
         assert_eq!(read(NUD_REACHABLE, 0, &flagged), FdbEntry { unknown: true, ..none });
-        flagged[2] = attribute(NDA_FDB_EXT_ATTRS | 0x8000, &attribute(1, &[1]));
-        assert_eq!(read(NUD_REACHABLE, 0, &flagged), none);
+        flagged[2] = attribute(NDA_FDB_EXT_ATTRS | 0x8000, &attribute(NFEA_ACTIVITY_NOTIFY, &[1]));
+        assert_eq!(read(NUD_REACHABLE, 0, &flagged), FdbEntry { watched: true, ..none });
+        flagged[2] = attribute(NDA_FDB_EXT_ATTRS, &attribute(9, &[1]));
+        assert_eq!(read(NUD_REACHABLE, 0, &flagged), FdbEntry { unknown: true, ..none });
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(super) const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
 pub(super) const IFLA_BR_NF_CALL_ARPTABLES: u16 = 38;
 pub(super) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 pub(super) const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
+/// `IFLA_BR_FDB_MAX_LEARNED`: none above has to do with unicast, but for those named here.
+pub(super) const IFLA_BR_LAST_KNOWN: u16 = 49;
 
 pub(super) const IFLA_BRPORT_STATE: u16 = 1;
 pub(super) const IFLA_BRPORT_MODE: u16 = 4;
@@ -109,8 +111,12 @@ pub(super) const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
 pub(super) const BRIDGE_VLANDB_ENTRY_RANGE: u16 = 2;
 pub(super) const BRIDGE_VLANDB_ENTRY_STATE: u16 = 3;
 pub(super) const BRIDGE_VLANDB_ENTRY_TUNNEL_INFO: u16 = 4;
+/// `BRIDGE_VLANDB_ENTRY_NEIGH_SUPPRESS`: none above has to do with unicast, but for those named here.
+pub(super) const BRIDGE_VLANDB_ENTRY_LAST_KNOWN: u16 = 9;
 pub(super) const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
 pub(super) const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
+/// `BRIDGE_VLAN_INFO_MASTER` to `BRIDGE_VLAN_INFO_ONLY_OPTS`.
+pub(super) const BRIDGE_VLAN_INFO_KNOWN: u16 = 0x7f;
 
 // Neighbours: neighbour.h.
 pub(super) const NDA_LLADDR: u16 = 2;
@@ -120,6 +126,7 @@ pub(super) const NDA_MASTER: u16 = 9;
 pub(super) const NDA_PROTOCOL: u16 = 12;
 pub(super) const NDA_FDB_EXT_ATTRS: u16 = 14;
 pub(super) const NDA_FLAGS_EXT: u16 = 15;
+pub(super) const NFEA_ACTIVITY_NOTIFY: u16 = 1;
 pub(super) const NTF_SELF: u8 = 1 << 1;
 pub(super) const NTF_EXT_LEARNED: u8 = 1 << 4;
 pub(super) const NTF_OFFLOADED: u8 = 1 << 5;

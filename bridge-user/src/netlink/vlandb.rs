@@ -6,8 +6,9 @@
 
 use super::{
     uapi::{
-        AF_BRIDGE, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED, BRIDGE_VLANDB_ENTRY, BRIDGE_VLANDB_ENTRY_INFO,
-        BRIDGE_VLANDB_ENTRY_RANGE, BRIDGE_VLANDB_ENTRY_STATE, BRIDGE_VLANDB_ENTRY_TUNNEL_INFO,
+        AF_BRIDGE, BRIDGE_VLAN_INFO_KNOWN, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED, BRIDGE_VLANDB_ENTRY,
+        BRIDGE_VLANDB_ENTRY_INFO, BRIDGE_VLANDB_ENTRY_LAST_KNOWN, BRIDGE_VLANDB_ENTRY_RANGE, BRIDGE_VLANDB_ENTRY_STATE,
+        BRIDGE_VLANDB_ENTRY_TUNNEL_INFO,
     },
     wire::{Malformed, attributes, bytes, u8_of, u16_of, u32_at},
 };
@@ -29,7 +30,7 @@ pub(super) fn device(payload: &[u8]) -> Result<IfIndex, Malformed> {
     u32_at(payload, 4)
 }
 
-/// The VLANs of a message. Attributes that are not known, global options among them, are skipped.
+/// The VLANs of a message. Attributes that are not about a port's VLANs, global options among them, are skipped.
 pub(super) fn ranges(payload: &[u8]) -> Result<Vec<VlanRange>, Malformed> {
     let body = payload.get(HEADER..).ok_or(Malformed("a VLAN message's header"))?;
     let mut ranges = Vec::new();
@@ -45,6 +46,7 @@ pub(super) fn ranges(payload: &[u8]) -> Result<Vec<VlanRange>, Malformed> {
 /// One `BRIDGE_VLANDB_ENTRY`.
 fn entry(nest: &[u8]) -> Result<VlanRange, Malformed> {
     let mut range = VlanRange::default();
+    let mut unknown = false;
     for attribute in attributes(nest) {
         let (kind, value) = attribute?;
         match kind {
@@ -55,13 +57,19 @@ fn entry(nest: &[u8]) -> Result<VlanRange, Malformed> {
                 range.first = u16::from_ne_bytes([vid_low, vid_high]);
                 range.pvid = flags & BRIDGE_VLAN_INFO_PVID != 0;
                 range.untagged = flags & BRIDGE_VLAN_INFO_UNTAGGED != 0;
+                unknown |= flags & !BRIDGE_VLAN_INFO_KNOWN != 0;
             }
             BRIDGE_VLANDB_ENTRY_RANGE => range.last = u16_of(value)?,
             BRIDGE_VLANDB_ENTRY_STATE => range.state = Some(u8_of(value)?),
             // Only there when a tunnel is set (`__vlan_tun_put`); which one does not matter.
             BRIDGE_VLANDB_ENTRY_TUNNEL_INFO => range.tunnel = true,
-            _ => {}
+            // A newer kernel's option: what it does to unicast is not known here, unless it is off.
+            _ => unknown |= kind > BRIDGE_VLANDB_ENTRY_LAST_KNOWN && value.iter().any(|byte| *byte != 0),
         }
+    }
+    if unknown {
+        // Not known to forward is no membership: the VLAN's frames go by the bridge.
+        range.state = None;
     }
     // Without BRIDGE_VLANDB_ENTRY_RANGE the entry is a single VLAN.
     if range.last == 0 {
@@ -145,6 +153,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_newer_kernel_says_of_a_vlan_is_not_taken_for_forwarding() {
+        use crate::netlink::wire::tests::attribute;
+        let state = |flags: u16, more: Vec<u8>| {
+            let info = [flags.to_ne_bytes(), 10_u16.to_ne_bytes()].concat();
+            let nest = [attribute(BRIDGE_VLANDB_ENTRY_INFO, &info), attribute(BRIDGE_VLANDB_ENTRY_STATE, &[3]), more];
+            let message = [header(Some(3)).to_vec(), attribute(BRIDGE_VLANDB_ENTRY, &nest.concat())].concat();
+            ranges(&message).unwrap()[0].state
+        };
+        assert_eq!(state(0x7f, Vec::new()), Some(3));
+        assert_eq!(state(0x80, Vec::new()), None);
+        assert_eq!(state(0, attribute(BRIDGE_VLANDB_ENTRY_LAST_KNOWN, &[1])), Some(3));
+        assert_eq!(state(0, attribute(BRIDGE_VLANDB_ENTRY_LAST_KNOWN + 1, &[0])), Some(3));
+        assert_eq!(state(0, attribute(BRIDGE_VLANDB_ENTRY_LAST_KNOWN + 1, &[1])), None);
     }
 
     #[test]

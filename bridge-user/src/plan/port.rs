@@ -13,6 +13,8 @@ use crate::{
 
 /// `BR_STATE_FORWARDING`.
 const FORWARDING: u8 = 3;
+/// `BR_KERNEL_STP`.
+const KERNEL_STP: u32 = 1;
 /// `NETDEV_XDP_ACT_NDO_XMIT`.
 const XDP_NDO_XMIT: u64 = 4;
 /// Root qdiscs that the kernel sets up by itself and that limit nothing: an XDP redirect may go around them.
@@ -170,6 +172,8 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slo
     let egress = alive
         && hook_choice(config, &link.name) != HookChoice::Off
         && feature(link, attrs).is_none()
+        // br_forward turns to the backup port at the moment that the carrier is gone; netlink says so up to a second later.
+        && attrs.backup_port.is_none()
         && not_forwarding(link, attrs).is_none();
     let missed = model.bypass.egress_missed.contains_key(&link.ifindex) && !config.overrule.contains(&Reason::EgressPolicy);
     let (ip, ip6, _) = model.bypass.br_netfilter.unwrap_or_default();
@@ -213,8 +217,11 @@ fn takes_xdp(model: &Model, link: &Link) -> bool {
     takes && PLAIN_QDISCS.contains(&link.qdisc.as_str()) && !model.bypass.egress_filters.contains_key(&link.ifindex)
 }
 
-/// Nanoseconds; 0 where entries do not age.
+/// Nanoseconds; 0 where entries do not age. A topology change (`hold_time`) is not announced, so that the kernel's STP
+/// may age entries by the forward delay at any time.
 fn refresh_interval(attrs: &BridgeAttrs) -> u64 {
-    let ageing = if attrs.topology_change { attrs.ageing_time.min(attrs.forward_delay) } else { attrs.ageing_time };
+    let early = attrs.topology_change || attrs.stp_state == KERNEL_STP;
+    let early = early && attrs.forward_delay != 0;
+    let ageing = if early { attrs.ageing_time.min(attrs.forward_delay) } else { attrs.ageing_time };
     u64::from(ageing) * 10_000_000 / REFRESHES_PER_AGEING
 }

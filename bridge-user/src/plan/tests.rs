@@ -119,6 +119,16 @@ fn every_finding_keeps_its_port_slow_under_its_name() {
             Some(BridgeFeature),
             Box::new(|model| link(model, BRIDGE).bridge.as_mut().unwrap().unknown_options = 32),
         ),
+        (
+            "unknown attribute",
+            Some(BridgeFeature),
+            Box::new(|model| link(model, BRIDGE).bridge.as_mut().unwrap().unknown_attribute = Some(50)),
+        ),
+        (
+            "fdb_local_vlan_0",
+            Some(BridgeFeature),
+            Box::new(|model| link(model, BRIDGE).bridge.as_mut().unwrap().fdb_local_vlan_0 = true),
+        ),
         ("tc filter", Some(TcFilter), Box::new(|model| drop(model.bypass.ingress_filters.insert(TAP, "x".into())))),
         ("nft bridge", Some(Netfilter), Box::new(|model| model.bypass.netfilter = Some("x".into()))),
         (
@@ -160,6 +170,26 @@ fn every_finding_keeps_its_port_slow_under_its_name() {
     assert_eq!(reason_after(NIC, stripped), Some(RxVlanOffload));
     let stripped_without_xdp = |model: &mut Model| model.bypass.rx_vlan_offload = BTreeMap::from([(TAP, true)]);
     assert_eq!(reason_after(TAP, stripped_without_xdp), None);
+}
+
+#[test]
+fn bridges_that_find_no_room_are_slow() {
+    let mut model = model(true);
+    let first = model.links[&BRIDGE].clone();
+    let names: BTreeSet<String> = (0..20).map(|number| format!("br{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let ifindex = 100 + u32::try_from(number).unwrap();
+        model.links.insert(ifindex, Link { ifindex, name: name.clone(), ..first.clone() });
+    }
+    model.links.remove(&BRIDGE);
+    // A port of the last one.
+    link(&mut model, TAP).master = Some(119);
+    let plan = plan(&model, &config(), &names, &mut Numbers::default(), &Refusals::new());
+    let slow = |ifindex| plan.bridges[&ifindex].slow.as_ref().map(|slow| slow.reason);
+    assert_eq!((slow(100), slow(119)), (None, Some(Reason::TableFull)));
+    let port = &plan.ports[&TAP];
+    assert_eq!(port.slow.as_ref().map(|slow| slow.reason), Some(Reason::TableFull));
+    assert_eq!(port.entry.flags & (INGRESS | EGRESS), 0);
 }
 
 #[test]
@@ -271,6 +301,34 @@ fn port_options_become_flags() {
 }
 
 #[test]
+fn a_port_with_a_backup_is_left_to_the_bridge_as_egress() {
+    let mut model = model(true);
+    attrs(&mut model, TAP).backup_port = Some(NIC);
+    let plan = plan_of(&model, &config());
+    assert_eq!(plan.ports[&TAP].entry.flags & (INGRESS | EGRESS | EGRESS_XDP), INGRESS);
+    assert_eq!(plan.ports[&NIC].entry.flags & (INGRESS | EGRESS), INGRESS | EGRESS);
+}
+
+#[test]
+fn the_refresh_interval_follows_what_may_age_entries() {
+    let second = 1_000_000_000;
+    let interval = |change: fn(&mut BridgeAttrs)| {
+        let mut model = model(false);
+        let attrs = link(&mut model, BRIDGE).bridge.as_mut().unwrap();
+        (attrs.ageing_time, attrs.forward_delay) = (32 * 100, 16 * 100);
+        change(attrs);
+        plan_of(&model, &config()).ports[&TAP].entry.refresh_interval
+    };
+    assert_eq!(interval(|_| {}), second);
+    assert_eq!(interval(|attrs| attrs.topology_change = true), second / 2);
+    // The kernel's STP announces no topology change: as if there was one.
+    assert_eq!(interval(|attrs| attrs.stp_state = 1), second / 2);
+    assert_eq!(interval(|attrs| attrs.stp_state = 2), second);
+    assert_eq!(interval(|attrs| (attrs.stp_state, attrs.forward_delay) = (1, 0)), second);
+    assert_eq!(interval(|attrs| (attrs.stp_state, attrs.ageing_time) = (1, 0)), 0);
+}
+
+#[test]
 fn vlans_that_do_not_forward_or_are_tunnelled_are_no_members() {
     let mut model = model(true);
     let vlans = model.vlans.get_mut(&TAP).unwrap();
@@ -313,6 +371,9 @@ fn kinds_of_fdb_entries_become_flags() {
         (FdbEntry { offloaded: true, ..entry }, fdb_flags::OPAQUE),
         (FdbEntry { extern_learn: true, ..entry }, fdb_flags::STATIC),
         (FdbEntry { is_static: true, ..entry }, fdb_flags::STATIC),
+        // Its frames have to reach the bridge now and then, or user space hears that it fell silent.
+        (FdbEntry { is_static: true, watched: true, ..entry }, 0),
+        (FdbEntry { extern_learn: true, watched: true, ..entry }, 0),
     ] {
         assert_eq!(fdb_entry(&plan, &key, &entry).unwrap().2, expected, "{entry:?}");
     }

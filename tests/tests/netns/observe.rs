@@ -23,17 +23,38 @@ pub(crate) struct Probe {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Observed(Vec<Vec<Vec<u8>>>);
 
+/// Flow of the frames that [`observe`] compares.
+const COMPARED: u32 = 0x2000_0000;
+/// Flow of the frames that only teach.
+const TEACHING: u32 = 0x2000_0001;
+
+/// Sends the probes, and looks at nothing.
+pub(crate) fn teach(scene: &Scene, probes: &[Probe]) -> Result<()> {
+    let senders = scene.guests.iter().map(Guest::sender).collect::<Result<Vec<Sender>>>()?;
+    for probe in probes {
+        let mut frame = probe.frame.clone();
+        frame.mark(Mark { flow: TEACHING, seq: 0 });
+        senders[probe.from].send(&frame.bytes())?;
+    }
+    std::thread::sleep(Duration::from_millis(20) * xbr_tests::wait::slowness());
+    Ok(())
+}
+
 /// Sends the probes one by one, in order, and lists what everybody received.
 pub(crate) fn observe(scene: &Scene, probes: &[Probe]) -> Result<Observed> {
     let mut captures = scene.guests.iter().map(Guest::capture).collect::<Result<Vec<_>>>()?;
     let senders = scene.guests.iter().map(Guest::sender).collect::<Result<Vec<Sender>>>()?;
     for (number, probe) in probes.iter().enumerate() {
         let mut frame = probe.frame.clone();
-        frame.mark(Mark { flow: 0x2000_0000, seq: u32::try_from(number)? });
+        frame.mark(Mark { flow: COMPARED, seq: u32::try_from(number)? });
         senders[probe.from].send(&frame.bytes())?;
     }
     let observed = drain_all(&mut captures, Duration::from_millis(200))?.into_iter().map(|frames| {
-        let mut frames: Vec<Vec<u8>> = frames.into_iter().map(|frame| frame.bytes).collect();
+        let mut frames: Vec<Vec<u8>> = frames
+            .into_iter()
+            .filter(|frame| frame.mark().is_some_and(|mark| mark.flow == COMPARED))
+            .map(|frame| frame.bytes)
+            .collect();
         frames.sort_by_key(|frame| (Mark::find(frame), frame.clone()));
         frames
     });
@@ -70,6 +91,13 @@ impl Observed {
             bail!("{when}: not what the bridge does:{}", text.lines().take(40).collect::<Vec<_>>().join("\n"));
         }
         Ok(())
+    }
+}
+
+impl Observed {
+    /// Whether anybody received anything else.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        self != other
     }
 }
 

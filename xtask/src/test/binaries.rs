@@ -78,13 +78,6 @@ pub(crate) fn build() -> Result<Built> {
     Ok(built)
 }
 
-/// Builds the programs alone, and gives them as variables: `XBR_BIN`.
-pub(crate) fn programs() -> Result<Vec<(String, String)>> {
-    let mut built = Built::default();
-    cargo(&["build", "--package", "bridge-user", "--bins"], &mut built)?;
-    Ok(built.programs)
-}
-
 /// Builds the programs as a user does, and gives them as variables for the lab: `XBR_BIN`, `XBR_LAB`.
 pub(crate) fn release() -> Result<Vec<(String, String)>> {
     let mut built = Built::default();

@@ -97,6 +97,17 @@ impl FdbSync {
         outdated.into_iter().try_for_each(|key| self.remove(tables, key))
     }
 
+    /// Lets the next frame of each source of a bridge go to the bridge.
+    pub(super) fn refresh_soon(&self, tables: &mut Tables, bridge: IfIndex) -> Result<(), MapError> {
+        for (at, data) in
+            self.known.iter().filter(|(key, _)| key.bridge == bridge).filter_map(|(_, known)| known.written)
+        {
+            // Replaces a value under the same key, so there is room.
+            tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })?;
+        }
+        Ok(())
+    }
+
     /// Puts what is not in the table yet.
     pub(super) fn put_all(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
         self.refused = 0;

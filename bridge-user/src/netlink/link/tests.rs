@@ -134,12 +134,33 @@ fn a_bridge() {
         topology_change: true,
         stp_state: 1,
         nf_call_iptables: true,
+        unknown_attribute: Some(99),
         ..BridgeAttrs::default()
     };
     assert_eq!(read(0b01011), expected());
     assert_eq!(read(0b00100), BridgeAttrs { mst: true, ..expected() });
     assert_eq!(read(0b10000), BridgeAttrs { fdb_local_vlan_0: true, ..expected() });
     assert_eq!(read(0b110_0000), BridgeAttrs { unknown_options: 0b110_0000, ..expected() });
+}
+
+#[test]
+fn attributes_of_newer_kernels_are_noticed_unless_they_are_off() {
+    let bridge = |kind, value: &[u8]| {
+        let data = attribute(IFLA_INFO_DATA, &attribute(kind, value));
+        let info = [attribute(IFLA_INFO_KIND, b"bridge\0"), data].concat();
+        decode(&link(0, &[attribute(IFLA_LINKINFO, &info)])).unwrap().bridge.unwrap().unknown_attribute
+    };
+    assert_eq!(bridge(IFLA_BR_LAST_KNOWN, &[1, 0, 0, 0]), None);
+    assert_eq!(bridge(IFLA_BR_LAST_KNOWN + 1, &[0, 0, 0, 0]), None);
+    assert_eq!(bridge(IFLA_BR_LAST_KNOWN + 1, &[0, 0, 1, 0]), Some(IFLA_BR_LAST_KNOWN + 1));
+    let port = |kind, value: &[u8]| {
+        let data = attribute(IFLA_INFO_SLAVE_DATA, &attribute(kind, value));
+        let info = [attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0"), data].concat();
+        decode(&link(0, &[attribute(IFLA_LINKINFO, &info)])).unwrap().port.unwrap().unknown
+    };
+    assert!(!port(IFLA_BRPORT_LAST_KNOWN, &[1]));
+    assert!(!port(IFLA_BRPORT_LAST_KNOWN + 1, &[0]));
+    assert!(port(IFLA_BRPORT_LAST_KNOWN + 1, &[1]));
 }
 
 #[test]
