@@ -1,7 +1,7 @@
 //! Hears rtnetlink's notifications as the kernel sends them, and takes away what they put in doubt.
 //!
 //! The daemon reads its socket some time later, or never if it is stopped. The filter of that socket runs inside the
-//! change itself (`do_one_broadcast` calls `sk_filter`, net/netlink/af_netlink.c): before the answer to whoever asked for
+//! change itself (`do_one_broadcast` calls `sk_filter`, `net/netlink/af_netlink.c`): before the answer to whoever asked for
 //! it, and also where the message then finds no room in the socket's buffer. Nothing is believed that the message says:
 //! it only names the device or address that may no longer be what it was.
 

@@ -33,6 +33,9 @@ fn run_takes_its_options() {
     assert_eq!(config.run_dir.to_str(), Some("/tmp/x"));
     assert_eq!(config.fdb_size, 16);
     assert_eq!(config.overrule.len(), 1);
+    assert_eq!(config.coherence, crate::config::Coherence::Kernel);
+    let config = self::config("run br0 --coherence netlink").unwrap();
+    assert_eq!(config.coherence, crate::config::Coherence::Netlink);
     assert_eq!(config.shadow, None);
 }
 

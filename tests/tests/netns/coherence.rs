@@ -39,6 +39,9 @@ pub(crate) const TESTS: &[Test] = &[
     test("coherence::a_port_goes_to_another_namespace_and_back", a_port_goes_elsewhere_and_back, &[]),
 ];
 
+/// Makes a change of a port, or undoes it.
+type Change = fn(&mut Rtnl, u32, bool) -> Result<()>;
+
 const STATION: Mac = [2, 0x0b, 0, 0, 0x77, 1];
 
 /// Interface index of a port or bridge of the scene.
@@ -172,7 +175,6 @@ fn a_stopped_daemon_keeps_nothing_old() -> Result<()> {
     let (from, to) = (index(&scene, &one.port)?, index(&scene, &two.port)?);
     let mut capture = two.capture()?;
     rtnl.isolated(from, true)?;
-    type Change = fn(&mut Rtnl, u32, bool) -> Result<()>;
     let changes: [(&str, Change); 3] = [
         ("isolated", |rtnl, port, on| rtnl.isolated(port, on)),
         ("disabled", |rtnl, port, on| rtnl.port_state(port, if on { 0 } else { 3 })),
@@ -225,16 +227,16 @@ fn a_stopped_daemon_keeps_no_vlan() -> Result<()> {
         warm(&xbr, one, two)?;
         xbr.signal(Signal::SIGSTOP)?;
         if vlan {
-            rtnl.vlan_delete(to, 10)?
+            rtnl.vlan_delete(to, 10)?;
         } else {
-            rtnl.vlan_state(to, 10, 4)?
+            rtnl.vlan_state(to, 10, 4)?;
         }
         let arrived = arriving(one, two.mac, &mut capture, number)?;
         ensure!(arrived == 0, "{arrived} of 10 frames arrived in a VLAN that the port had left");
         if vlan {
-            rtnl.vlan_add(to, 10, PVID_UNTAGGED)?
+            rtnl.vlan_add(to, 10, PVID_UNTAGGED)?;
         } else {
-            rtnl.vlan_state(to, 10, 3)?
+            rtnl.vlan_state(to, 10, 3)?;
         }
         xbr.signal(Signal::SIGCONT)?;
     }
