@@ -139,7 +139,7 @@ fn clsact_stays_while_either_side_has_a_filter() {
 }
 
 #[test]
-fn only_filters_of_our_name_on_our_side_are_removed() {
+fn only_filters_of_our_name_are_removed() {
     in_namespace(|v0| {
         assert_eq!(leftovers(v0).unwrap(), []);
         remove_leftovers(v0).unwrap();
@@ -149,14 +149,16 @@ fn only_filters_of_our_name_on_our_side_are_removed() {
         attach(v0, INGRESS_SIDE, "xbr_stub", 0xbb00, 0);
         attach(v0, INGRESS_SIDE, "somebodys", 0xbb00, 0);
         attach(v0, INGRESS_SIDE, "xbr_tc", 0xbb01, 5);
-        attach(v0, EGRESS_SIDE, "xbr_egress", 0xbb00, 0);
+        attach(v0, EGRESS_SIDE, "xbr_stub_out", 0xbb00, 0);
+        attach(v0, EGRESS_SIDE, "somebodys_too", 0xbb00, 0);
         run("tc filter add dev v0 ingress protocol ip prio 3 u32 match u32 0 0 action mirred egress redirect dev v1");
         run("tc filter add dev v0 ingress protocol ip prio 4 u32 match u32 0 0 classid 1:4");
 
         let found = leftovers(v0).unwrap();
         let names: Vec<_> = found.iter().map(|leftover| leftover.name.as_str()).collect();
-        assert_eq!(names, ["xbr_stub", "xbr_stub", "xbr_tc"]);
-        let shown = run("tc filter show dev v0 ingress");
+        assert_eq!(names, ["xbr_stub", "xbr_stub", "xbr_tc", "xbr_stub_out"]);
+        let both_sides = || run("tc filter show dev v0 ingress") + &run("tc filter show dev v0 egress");
+        let shown = both_sides();
         for leftover in &found {
             let id = leftover.program.unwrap();
             assert!(shown.contains(&format!("{} direct-action", leftover.name)), "{shown}");
@@ -165,12 +167,11 @@ fn only_filters_of_our_name_on_our_side_are_removed() {
 
         remove_leftovers(v0).unwrap();
         assert_eq!(leftovers(v0).unwrap(), []);
-        let shown = run("tc filter show dev v0 ingress");
+        let shown = both_sides();
         assert!(!shown.contains("xbr_"), "{shown}");
-        for left in ["somebodys", "mirred", "1:4"] {
+        for left in ["somebodys", "mirred", "1:4", "somebodys_too"] {
             assert!(shown.contains(left), "{left}: {shown}");
         }
-        assert!(run("tc filter show dev v0 egress").contains("xbr_egress"));
         remove_if_empty(v0).unwrap();
         assert!(qdiscs().contains("clsact"));
         for line in ["tc filter del dev v0 ingress", "tc filter del dev v0 egress"] {
