@@ -6,6 +6,9 @@ const TEXT: &str = include_str!("known.txt");
 /// What stands in place of a case for "no frame takes the fast path".
 const SLOW: &str = "slow";
 
+/// What stands there for "so few frames that at times none takes the fast path".
+const FEW: &str = "few";
+
 /// The lines about one test.
 pub(crate) struct Known<'a> {
     lines: Vec<(&'a str, &'a str)>,
@@ -33,14 +36,19 @@ impl<'a> Known<'a> {
         self.lines.iter().find(|(what, _)| *what == SLOW).map(|(_, why)| *why)
     }
 
+    /// Why there may be no frame that takes the fast path.
+    pub(crate) fn few(&self) -> Option<&'a str> {
+        self.lines.iter().find(|(what, _)| *what == FEW).map(|(_, why)| *why)
+    }
+
     /// Why a case ends otherwise.
     pub(crate) fn case(&self, name: &str) -> Option<&'a str> {
-        self.lines.iter().find(|(what, _)| *what != SLOW && *what == name).map(|(_, why)| *why)
+        self.lines.iter().find(|(what, _)| ![SLOW, FEW].contains(what) && *what == name).map(|(_, why)| *why)
     }
 
     /// The cases that are said to end otherwise.
     pub(crate) fn cases(&self) -> impl Iterator<Item = &'a str> {
-        self.lines.iter().map(|(what, _)| *what).filter(|what| *what != SLOW)
+        self.lines.iter().map(|(what, _)| *what).filter(|what| ![SLOW, FEW].contains(what))
     }
 }
 
