@@ -36,6 +36,8 @@ pub struct Plan {
     pub stop_after: u64,
     /// Folder for scenarios that differ, made small.
     pub keep: Option<PathBuf>,
+    /// Scenarios that differ are kept as they are, at once.
+    pub as_is: bool,
     /// No more scenarios are begun after this time.
     pub limit: Option<Duration>,
 }
@@ -238,6 +240,9 @@ impl Player<'_> {
         let mut report = format!("seed {} differs:", scenario.seed);
         for divergence in divergences.iter().take(4) {
             write!(report, "\n  {divergence}")?;
+        }
+        if self.plan.as_is {
+            return Ok(report);
         }
         // Only what differs in the same way counts: making it small must not find another fault.
         let kinds: Vec<Kind> = divergences.iter().map(|divergence| divergence.kind).collect();

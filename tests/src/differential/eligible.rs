@@ -43,7 +43,7 @@ pub fn eligible(frames: &[Spec], fdb: &Fdb, plain: &[Delivery]) -> BTreeMap<&'st
             0..0x600 => false,
             0x86dd => !matches!(spec.body, super::spec::Body::Icmp6(133..=137)),
             other => !CONTROL.contains(&other),
-        };
+        } && !cut_off(spec);
         let quiet = !moved.contains(&spec.src) && !moved.contains(&spec.dst);
         if other_port && known && plain_protocol && quiet && !pushed(place, spec, plain) {
             let wanted = eligible.entry(from).or_default();
@@ -64,6 +64,13 @@ fn moved(frames: &[Spec], fdb: &Fdb) -> BTreeSet<Mac> {
 fn at(fdb: &Fdb, address: Mac) -> impl Iterator<Item = &str> {
     let text = mac(address);
     fdb.entries.iter().filter(move |((known, ..), _)| *known == text).map(|(_, port)| port.as_str())
+}
+
+/// Whether the frame ends inside of an inner tag or of the header of a PPPoE session, which the kernel may drop.
+fn cut_off(spec: &Spec) -> bool {
+    let outer = if spec.meta.is_some() { 0 } else { 4 * spec.tags.len().min(1) };
+    let inner_tag = spec.tags.len() > usize::from(spec.meta.is_none());
+    spec.len < 14 + outer + if inner_tag { 4 } else if spec.ethertype() == 0x8864 { 8 } else { 0 }
 }
 
 /// Whether the bridge has put a tag before one that the frame had already.

@@ -40,9 +40,9 @@ pub enum Step {
     Fdb(Vec<String>),
     /// Lines of `ip -batch` at the far ends.
     Far(Vec<String>),
-    /// Waits until these ports of both universes are in these states, each as `PORT STATE`.
+    /// Waits until these ports of both universes are in these states, each as `PORT STATE`, or stay in the same other one.
     Await(Vec<String>),
-    /// Waits until the bridges have forgotten all that ages.
+    /// Waits until br0 has forgotten all that ages.
     Age,
     /// xbr ends and is started again: by SIGTERM, or (true) by SIGKILL.
     Restart(bool),

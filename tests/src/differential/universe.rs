@@ -170,7 +170,7 @@ impl Universe {
                 continue;
             }
             fdb.entries.insert(((*address).to_owned(), vlan, bridge.to_owned()), port.to_owned());
-            if !words.contains(&"static") && !words.contains(&"extern_learn") {
+            if bridge == LOCAL[0].0 && !words.contains(&"static") && !words.contains(&"extern_learn") {
                 fdb.ageing += 1;
             }
         }
@@ -208,7 +208,7 @@ pub struct Fdb {
     pub entries: BTreeMap<(String, u16, String), String>,
     /// Number of entries by bridge.
     pub counts: BTreeMap<String, usize>,
-    /// Number of entries that age.
+    /// Number of br0's entries that age.
     pub ageing: usize,
 }
 

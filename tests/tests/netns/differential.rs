@@ -35,6 +35,7 @@ fn random_scenarios() -> Result<()> {
         jobs: 2,
         stop_after: 1,
         keep: None,
+        as_is: false,
         limit: Some(LIMIT),
     };
     println!("{}", campaign::describe(&plan));

@@ -35,6 +35,9 @@ struct Arguments {
     /// Stop after so many scenarios that differ
     #[arg(long, default_value_t = 10)]
     stop_after: u64,
+    /// Say at once what differs, and neither repeat the scenario nor make it small
+    #[arg(long)]
+    as_is: bool,
     /// Seconds after which no more scenarios are begun
     #[arg(long)]
     limit: Option<u64>,
@@ -79,6 +82,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         jobs: arguments.jobs,
         stop_after: arguments.stop_after,
         keep: arguments.keep.clone(),
+        as_is: arguments.as_is,
         limit: arguments.limit.map(Duration::from_secs),
     };
     println!("{}", campaign::describe(&plan));
