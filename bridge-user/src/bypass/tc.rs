@@ -83,13 +83,13 @@ fn number(payload: &[u8], offset: usize) -> io::Result<u32> {
 
 /// An `ingress` or `clsact` qdisc.
 #[derive(Debug, PartialEq, Eq)]
-struct Qdisc {
+pub(super) struct Qdisc {
     device: IfIndex,
     both_sides: bool,
 }
 
 impl Qdisc {
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         if kind != RTM_NEWQDISC || number(payload, 12)? != TC_H_INGRESS {
             return Ok(None);
         }
@@ -100,7 +100,7 @@ impl Qdisc {
 
 /// A row of a filter dump: first one for each classifier without a handle, then its filters (`tcf_chain_dump`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Row {
+pub(super) struct Row {
     chain: u32,
     /// Priority and protocol: with the chain they name the classifier.
     info: u32,
@@ -115,7 +115,7 @@ struct Row {
 }
 
 impl Row {
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         if kind != RTM_NEWTFILTER {
             return Ok(None);
         }
@@ -180,7 +180,7 @@ fn action(kind: &str, options: &Attributes<'_>) -> Option<String> {
 }
 
 /// Names the filters that are not xbr's own, each text once.
-fn foreign(rows: &[Row], side: Side, own_programs: &BTreeSet<u32>) -> Vec<String> {
+pub(super) fn foreign(rows: &[Row], side: Side, own_programs: &BTreeSet<u32>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for row in rows {
         // A classifier of a kind that acts without filters of its own shows only its head. These two never do.
