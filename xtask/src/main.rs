@@ -4,11 +4,14 @@
 //! machine's own programs.
 
 mod cache;
+mod fuzz;
 mod lab;
 mod lint;
+mod mutants;
 mod proc;
 mod setup;
 mod test;
+mod tool;
 mod vm;
 
 use std::process::ExitCode;
@@ -35,6 +38,10 @@ enum Verb {
     Lab(lab::Args),
     /// Check the formatting and run clippy, warnings counted as errors
     Lint,
+    /// Feed the parsers and the decision with inputs that reach new code, until one breaks a rule
+    Fuzz(fuzz::Args),
+    /// Break the rules of the decision and of the plan one at a time, and see that some test notices each
+    Mutants(mutants::Args),
     /// Run a command in a virtual machine with another kernel, on this machine's files
     Vm(vm::Args),
     /// Remove everything that `setup` has put into the cache
@@ -48,6 +55,8 @@ fn main() -> ExitCode {
         Verb::Demo(args) => lab::main("demo", false, &args),
         Verb::Lab(args) => lab::main("lab", true, &args),
         Verb::Lint => Ok(lint::main()),
+        Verb::Fuzz(args) => fuzz::main(&args),
+        Verb::Mutants(args) => mutants::main(&args),
         Verb::Vm(args) => vm::main(&args),
         Verb::CleanCache => cache::clean(),
     };
