@@ -5,6 +5,8 @@ use bridge_common::maps::port_flags::{EGRESS, EGRESS_XDP, INGRESS, ISOLATED, LEA
 use super::*;
 use crate::model::{PortAttrs, VlanRange};
 
+mod rules;
+
 const BRIDGE: IfIndex = 1;
 const TAP: IfIndex = 2;
 const NIC: IfIndex = 3;

@@ -21,13 +21,9 @@ pub(super) fn package(folder: &Path) -> Result<PathBuf> {
     for module in MODULES {
         root.extend(["pub mod ", module, ";\n"]);
         copy(&from.join(format!("{module}.rs")), &to.join(format!("{module}.rs")))?;
-        let (from, to) = (from.join(module), to.join(module));
-        if from.is_dir() {
-            create(&to)?;
-            for entry in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
-                let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
-                copy(&entry.path(), &to.join(entry.file_name()))?;
-            }
+        let folder = from.join(module);
+        if folder.is_dir() {
+            copy_all(&folder, &to.join(module))?;
         }
     }
     let common = proc::repo().join("bridge-common");
@@ -45,6 +41,17 @@ pub(super) fn package(folder: &Path) -> Result<PathBuf> {
 
 fn create(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+/// Copies a folder and what is in it.
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    create(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", from.display()))?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() { copy_all(&path, &target)? } else { copy(&path, &target)? }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
