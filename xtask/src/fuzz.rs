@@ -91,7 +91,7 @@ fn targets(corpus: &Path, wanted: Option<&str>) -> Result<Vec<String>> {
 fn cargo_fuzz_run(program: &PathBuf, asan: bool, target: &str) -> Command {
     let mut command = proc::command(program);
     // As cargo would call it.
-    command.args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", "--target-dir", "target/fuzz/build"]);
+    command.args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", "--target-dir", "target/fuzz"]);
     if asan {
         command.env("RUSTUP_TOOLCHAIN", "nightly");
     } else {
