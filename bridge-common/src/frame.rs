@@ -131,6 +131,22 @@ mod tests {
     }
 
     #[test]
+    fn types_behind_which_an_unfinished_checksum_may_hide() {
+        let hiding: [u16; 5] = [0x8100, 0x88a8, 0x8847, 0x8848, 0x8864];
+        for ethertype in 0..=u16::MAX {
+            assert_eq!(encapsulates(ethertype), hiding.contains(&ethertype), "{ethertype:#06x}");
+        }
+    }
+
+    #[test]
+    fn ports_of_tunnels() {
+        let tunnels: [u16; 9] = [1701, 2152, 4754, 4789, 5555, 6080, 6081, 6635, 8472];
+        for port in 0..=u16::MAX {
+            assert_eq!(is_tunnel_port(port), tunnels.contains(&port), "{port}");
+        }
+    }
+
+    #[test]
     fn outer_tag_is_taken_off_and_the_inner_one_is_payload() {
         let mut bytes = [0u8; 60];
         bytes[12..22].copy_from_slice(&[0x88, 0xa8, 0xe0, 0x0a, 0x81, 0x00, 0x00, 0x14, 0x08, 0x00]);

@@ -248,6 +248,58 @@ const _: () = assert!(bridge_cell(VLANS - 1) == TRUST_CELLS - 1 && bridge_cell(u
 const _: () = assert!(size_of::<PortCounters>() == 1024);
 const _: () = assert!(size_of::<VlanCounters>() == 32);
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_fit_the_numbers_that_count_in_them() {
+        // A fid is a u16, and a block of VLANs for each of 16 bridges fits.
+        assert_eq!((MAX_FIDS, MAX_FIDS / u32::from(VLANS)), (65536, 16));
+        assert_eq!((GENERATIONS, GENERATION_BITS), (16384, 14));
+    }
+
+    #[test]
+    fn every_flag_is_a_bit_of_its_own() {
+        use port_flags::{EGRESS, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED, VIRTUAL_XDP, VLAN_AWARE};
+        let flags = [INGRESS, EGRESS, EGRESS_XDP, VLAN_AWARE, LEARNING, LOCKED, ISOLATED, VIRTUAL_XDP];
+        // In this order: the running programs of an older daemon read them, too.
+        assert_eq!(flags, [1, 2, 4, 8, 16, 32, 64, 128]);
+        let flags = [fdb_flags::LOCAL, fdb_flags::STICKY, fdb_flags::OPAQUE, fdb_flags::STATIC];
+        assert_eq!(flags, [1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn the_word_of_an_entry_keeps_its_parts_apart() {
+        assert_eq!(FdbValue::pack(0x0123, 0x4567, 0x89ab_cdef), 0x89ab_cdef_4567_0123);
+        assert_eq!(FdbValue::pack(u16::MAX, 0, 0), 0xffff);
+        assert_eq!(FdbValue::pack(0, u16::MAX, 0), 0xffff_0000);
+        assert_eq!(FdbValue::pack(0, 0, u32::MAX), 0xffff_ffff_0000_0000);
+    }
+
+    #[test]
+    fn the_key_has_the_address_above_the_fid() {
+        assert_eq!(FdbKey::new(0xabcd, Mac::new([1, 2, 3, 4, 5, 6])).0, 0x0102_0304_0506_abcd);
+    }
+
+    /// Multiplicative hashing: the upper bits of the product with 2^64 divided by the golden ratio.
+    #[test]
+    fn cells_follow_from_address_and_vlan() {
+        let expected = |mac: [u8; 6], vid: u16| {
+            let bytes = mac.into_iter().chain(vid.to_be_bytes());
+            let product = bytes.fold(0, |key, byte| key * 256 + u128::from(byte)) * 0x9e37_79b9_7f4a_7c15;
+            u32::try_from((product & u128::from(u64::MAX)) >> 50).unwrap()
+        };
+        for last in 0..=u8::MAX {
+            for vid in [0, 1, 255, 256, 4094] {
+                let mac = [2, 0x34, 0x56, 0x78, 0x9a, last];
+                assert_eq!(generation_cell(Mac::new(mac), vid), expected(mac, vid));
+                assert!(generation_cell(Mac::new(mac), vid) < GENERATIONS);
+            }
+        }
+    }
+}
+
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: plain integers in repr(C) without padding: any bytes are a value.

@@ -5,28 +5,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bridge_common::{
     decide::{Edit, Verdict, decide},
-    frame::{Frame, Tag},
-    maps::{fdb_flags, port_flags},
+    maps::port_flags,
     reason::Reason,
 };
 use proptest::{
     prelude::*,
     sample::select,
     strategy::ValueTree as _,
-    test_runner::{Config, FileFailurePersistence, TestRunner},
+    test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner},
 };
 use reference::{
     anything::any_tables,
     case::Case,
+    property::{agrees, keeps_borders, reads},
     scenario::scenario,
-    tables::{apply, tables_of},
+    tables::tables_of,
 };
 
 mod reference {
     pub(crate) mod anything;
     pub(crate) mod case;
     pub(crate) mod dice;
+    pub(crate) mod fuzz;
     pub(crate) mod kernel;
+    pub(crate) mod property;
     pub(crate) mod scenario;
     pub(crate) mod skb;
     pub(crate) mod tables;
@@ -52,25 +54,7 @@ proptest! {
     fn the_decision_agrees_with_the_bridge((scenario, arrivals) in scenario(FRAMES)) {
         let tables = tables_of(&scenario.bridge, scenario.numbers, &scenario.refresh_at);
         for arrival in &arrivals {
-            let case = Case::new(&scenario, &tables, arrival);
-            match case.decided.verdict {
-                Verdict::Forward { slot, ifindex, flags, edit } => {
-                    // Soundness: delivered to that port only, in those bytes, and nothing is learnt.
-                    let context = || format!("{arrival:?}: {:?}, but the bridge: {:?}", case.decided, case.expected);
-                    prop_assert!(case.could_be_fast(), "{}", context());
-                    let delivery = &case.expected.deliveries[0];
-                    prop_assert_eq!(usize::from(slot - scenario.numbers.first_slot), delivery.port, "{}", context());
-                    prop_assert_eq!(apply(edit, &arrival.bytes), &delivery.bytes[..], "{}", context());
-                    let out = &tables.ports[&slot];
-                    prop_assert_eq!((ifindex, flags), (out.ifindex, out.flags));
-                    prop_assert_eq!(case.decided.fid, Some(scenario.numbers.fid_base + case.decided.vid));
-                }
-                // Completeness.
-                Verdict::Pass(reason) => prop_assert!(
-                    !case.could_be_fast() || case.left_on_purpose(reason),
-                    "{arrival:?}: {:?}, but the bridge: {:?}", case.decided, case.expected
-                ),
-            }
+            agrees(&scenario, &tables, arrival).map_err(TestCaseError::fail)?;
         }
     }
 
@@ -78,40 +62,7 @@ proptest! {
     #[test]
     fn no_tables_make_a_frame_cross_a_border((tables, frames) in any_tables(FRAMES)) {
         for (ingress, frame) in frames {
-            let decided = decide(&tables, ingress, &frame);
-            let Verdict::Forward { slot, edit, .. } = decided.verdict else { continue };
-            prop_assert!(frame.dst.bytes()[0] & 1 == 0, "multicast destination");
-            prop_assert!(frame.src.bytes()[0] & 1 == 0 && frame.src.bytes() != [0; 6], "invalid source");
-            prop_assert_ne!(slot, ingress, "back to where it came from");
-            let (inside, outside) = (&tables.ports[&ingress], &tables.ports[&slot]);
-            prop_assert!(inside.flags & port_flags::INGRESS != 0, "slow ingress port");
-            prop_assert!(outside.flags & port_flags::EGRESS != 0, "egress port that takes nothing");
-            prop_assert!(inside.flags & outside.flags & port_flags::ISOLATED == 0, "isolated from each other");
-            prop_assert!(frame.gso || frame.len <= outside.max_len, "larger than the MTU");
-            prop_assert_eq!(inside.fid_base, outside.fid_base, "another bridge");
-            prop_assert_eq!(inside.flags & port_flags::VLAN_AWARE, outside.flags & port_flags::VLAN_AWARE);
-            let entry = tables.fdb[&(decided.fid.expect("classified"), decided.vid, frame.dst)];
-            prop_assert_eq!(entry.slot, slot);
-            prop_assert_eq!(entry.flags & (fdb_flags::LOCAL | fdb_flags::OPAQUE), 0);
-            if inside.flags & port_flags::VLAN_AWARE == 0 {
-                prop_assert_eq!((decided.vid, edit), (0, Edit::Keep));
-                continue;
-            }
-            // The VLAN is the frame's own or the PVID, and both ports are in it.
-            let own = frame.tag.map_or(0, |tag| tag.tci & 0xfff);
-            prop_assert_eq!(decided.vid, if own == 0 { inside.pvid & 0xfff } else { own });
-            prop_assert_ne!(decided.vid, 0);
-            let bit = |words: &[u64; 64]| words[usize::from(decided.vid / 64)] >> (decided.vid % 64) & 1 == 1;
-            prop_assert!(bit(&inside.member) && bit(&outside.member), "outside the VLAN");
-            // It leaves with exactly the tag that the egress port wants.
-            let left = match edit {
-                Edit::Keep => frame.tag,
-                Edit::Push(tag) | Edit::Retag(tag) => Some(tag),
-                Edit::Pop => None,
-            };
-            let priority = frame.tag.map_or(0, |tag| tag.tci & 0xf000);
-            let wanted = (!bit(&outside.untagged)).then_some(Tag { tpid: inside.tpid, tci: priority | decided.vid });
-            prop_assert_eq!(left, wanted);
+            keeps_borders(&tables, ingress, &frame).map_err(TestCaseError::fail)?;
         }
     }
 
@@ -121,17 +72,7 @@ proptest! {
         if bytes.len() >= 14 && bytes[0] & 1 == 0 {
             bytes[12..14].copy_from_slice(&tpid.to_be_bytes());
         }
-        match Frame::parse(&bytes) {
-            Some(frame) => {
-                let tag = if frame.tag.is_some() { 4 } else { 0 };
-                prop_assert_eq!(usize::try_from(frame.len).unwrap() + tag, bytes.len());
-                prop_assert!(frame.len >= 14);
-                prop_assert_eq!(frame.dst.bytes(), &bytes[..6]);
-                prop_assert_eq!(frame.src.bytes(), &bytes[6..12]);
-                prop_assert_eq!(&frame.ethertype.to_be_bytes()[..], &bytes[12 + tag..14 + tag]);
-            }
-            None => prop_assert!(bytes.len() < 20),
-        }
+        reads(&bytes).map_err(TestCaseError::fail)?;
     }
 }
 
@@ -223,4 +164,21 @@ fn random_tables_forward_often() {
         }
     }
     assert!(aware > CASES * FRAMES / 200 && unaware > CASES * FRAMES / 100, "{aware} and {unaware}");
+}
+
+/// The fuzzer's corpus, on stable Rust and without the fuzzer.
+#[test]
+fn no_input_of_the_fuzzers_corpus_breaks_a_property() {
+    for (name, target) in reference::fuzz::TARGETS {
+        let folder: std::path::PathBuf =
+            [env!("CARGO_MANIFEST_DIR"), "..", "tests", "fuzz", "corpus", name].iter().collect();
+        let mut inputs = 0;
+        for file in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = file.expect("a file").path();
+            println!("{}", path.display());
+            target(&std::fs::read(&path).expect("a readable file"));
+            inputs += 1;
+        }
+        assert!(inputs >= 3, "{name}: {inputs} inputs");
+    }
 }

@@ -24,6 +24,8 @@ use crate::model::{Bypass, IfIndex};
 mod ebtables;
 pub mod ethtool;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hooks;
 mod ipvs;
 mod kernel;
@@ -295,14 +297,16 @@ fn rx_vlan_offload(device: &str) -> Result<Option<bool>, BypassError> {
     }
 }
 
-/// Joins findings to one line; `None` where there are none.
+/// Joins findings to one line; `None` where there are none. The names in them are somebody else's: a control character
+/// shall neither begin a line nor reach a terminal.
 fn one_line(found: &[String]) -> Option<String> {
     let (named, more) = found.split_at(found.len().min(NAMED));
-    match more.len() {
-        _ if named.is_empty() => None,
-        0 => Some(named.join("; ")),
-        more => Some(format!("{}; and {more} more", named.join("; "))),
-    }
+    let text = match more.len() {
+        _ if named.is_empty() => return None,
+        0 => named.join("; "),
+        more => format!("{}; and {more} more", named.join("; ")),
+    };
+    Some(text.replace(char::is_control, "?"))
 }
 
 #[cfg(test)]
@@ -316,6 +320,8 @@ mod tests {
         assert_eq!(one_line(&found[..1]).as_deref(), Some("a"));
         assert_eq!(one_line(&found[..3]).as_deref(), Some("a; b; c"));
         assert_eq!(one_line(&found).as_deref(), Some("a; b; c; and 2 more"));
+        let hostile = ["table a\nb\u{1b}[2J".to_owned()];
+        assert_eq!(one_line(&hostile).as_deref(), Some("table a?b?[2J"));
     }
 
     #[test]

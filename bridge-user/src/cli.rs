@@ -5,6 +5,8 @@ mod extras;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod logging;
 mod reasons;
 pub(crate) mod render;

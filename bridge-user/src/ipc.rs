@@ -5,6 +5,8 @@
 //! the reply `{"v":1,"ok":…}` or `{"v":1,"error":{"code":…,"message":…}}`. A connection takes any number of requests.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod server;
 
 use std::{

@@ -10,6 +10,8 @@ pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ipc;
 pub mod model;
 pub mod netlink;

@@ -14,6 +14,8 @@ use netlink_packet_core::NLM_F_DUMP;
 mod channel;
 mod events;
 mod fdb;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod link;
 mod uapi;
 mod vlandb;
@@ -149,21 +151,7 @@ impl Requests {
 
     fn dump_vlans(&mut self, device: Option<IfIndex>) -> Result<BTreeMap<IfIndex, Vec<VlanRange>>> {
         let request = Request::new(RTM_GETVLAN, NLM_F_DUMP, &vlandb::header(device));
-        let dumped = self.channel.dump("the VLANs of bridge ports", &request, |vlans: &mut BTreeMap<_, _>, message| {
-            if message.kind != RTM_NEWVLAN {
-                return;
-            }
-            let Ok(device) = vlandb::device(message.payload) else {
-                warn!("netlink: a VLAN message without header is ignored");
-                return;
-            };
-            let ranges = vlandb::ranges(message.payload).unwrap_or_else(|malformed| {
-                // Without a membership nothing is forwarded: the bridge does it.
-                warn!("netlink: VLANs of device {device}: {malformed}; they stay on the slow path");
-                Vec::new()
-            });
-            vlans.entry(device).or_insert_with(Vec::new).extend(ranges);
-        });
+        let dumped = self.channel.dump("the VLANs of bridge ports", &request, read_vlans);
         match dumped {
             // No handler: the kernel was built without CONFIG_BRIDGE_VLAN_FILTERING, or the bridge module is not loaded.
             Err(NetlinkError::Refused { error, .. }) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -215,6 +203,23 @@ fn read_link(message: &Message<'_>) -> Option<Link> {
         return None;
     }
     link::decode(message.payload).inspect_err(|malformed| warn!("netlink: {malformed}; a link is ignored")).ok()
+}
+
+/// Adds the VLANs of a message, if it has any, to those of its device.
+fn read_vlans(vlans: &mut BTreeMap<IfIndex, Vec<VlanRange>>, message: &Message<'_>) {
+    if message.kind != RTM_NEWVLAN {
+        return;
+    }
+    let Ok(device) = vlandb::device(message.payload) else {
+        warn!("netlink: a VLAN message without header is ignored");
+        return;
+    };
+    let ranges = vlandb::ranges(message.payload).unwrap_or_else(|malformed| {
+        // Without a membership nothing is forwarded: the bridge does it.
+        warn!("netlink: VLANs of device {device}: {malformed}; they stay on the slow path");
+        Vec::new()
+    });
+    vlans.entry(device).or_default().extend(ranges);
 }
 
 /// The bridge's FDB entry of a message, if it is one.

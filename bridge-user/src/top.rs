@@ -3,6 +3,8 @@
 mod app;
 mod batch;
 mod columns;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keys;
 mod live;
 mod rates;

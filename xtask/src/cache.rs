@@ -36,7 +36,7 @@ pub(crate) fn clean() -> Result<ExitCode> {
     let dir = dir()?;
     let lock = lock()?;
     // Only what is ours: the folder may have been given by hand.
-    for name in ["kernels", "suites", "iproute2", "ebpf-toolchain"] {
+    for name in ["kernels", "suites", "iproute2", "tools", "ebpf-toolchain"] {
         let path = dir.join(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {

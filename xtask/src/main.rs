@@ -6,12 +6,15 @@
 mod bench;
 mod cache;
 mod differential;
+mod fuzz;
 mod lab;
 mod lint;
+mod mutants;
 mod proc;
 mod selftests;
 mod setup;
 mod test;
+mod tool;
 mod vm;
 
 use std::process::ExitCode;
@@ -42,6 +45,10 @@ enum Verb {
     Differential(differential::Args),
     /// Check the formatting and run clippy, warnings counted as errors
     Lint,
+    /// Feed the parsers and the decision with inputs that reach new code, until one breaks a rule
+    Fuzz(fuzz::Args),
+    /// Break the rules of the decision and of the plan one at a time, and see that some test notices each
+    Mutants(mutants::Args),
     /// Run a command in a virtual machine with another kernel, on this machine's files
     Vm(vm::Args),
     /// Run the kernel's own tests of the bridge without and with xbr, and compare what they say
@@ -59,6 +66,8 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::main(&args),
         Verb::Differential(args) => differential::main(&args),
         Verb::Lint => Ok(lint::main()),
+        Verb::Fuzz(args) => fuzz::main(&args),
+        Verb::Mutants(args) => mutants::main(&args),
         Verb::Vm(args) => vm::main(&args),
         Verb::Selftests(args) => selftests::main(&args),
         Verb::CleanCache => cache::clean(),

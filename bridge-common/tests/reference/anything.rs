@@ -24,14 +24,18 @@ const FID_BASES: [u16; 2] = [0, 4096];
 pub(crate) fn any_tables(frames: usize) -> impl Strategy<Value = (MemoryTables, Vec<(u16, Frame)>)> {
     (any::<bool>(), vec(any::<u64>(), usize::from(SLOTS)), vec(any::<u128>(), 4), vec(any::<u64>(), frames)).prop_map(
         |(aware, ports, entries, frames)| {
-            let ports = (0..)
-                .zip(ports)
-                .map(|(slot, number)| (slot, port(&mut Dice::new(number.into()), slot, aware)))
-                .collect();
-            let tables = MemoryTables { ports, fdb: fdb(&entries), now: 1 };
-            (tables, frames.into_iter().map(|number| frame(&mut Dice::new(number.into()))).collect())
+            (
+                draw(aware, &ports, &entries),
+                frames.into_iter().map(|number| frame(&mut Dice::new(number.into()))).collect(),
+            )
         },
     )
+}
+
+/// The tables that numbers stand for.
+pub(crate) fn draw(aware: bool, ports: &[u64], entries: &[u128]) -> MemoryTables {
+    let port = |(slot, number): (u16, &u64)| (slot, port(&mut Dice::new(u128::from(*number)), slot, aware));
+    MemoryTables { ports: (0..).zip(ports).map(port).collect(), fdb: fdb(entries), now: 1 }
 }
 
 fn port(dice: &mut Dice, slot: u16, aware: bool) -> Port {
@@ -90,7 +94,8 @@ fn fdb(numbers: &[u128]) -> HashMap<(u16, u16, Mac), Entry> {
     fdb
 }
 
-fn frame(dice: &mut Dice) -> (u16, Frame) {
+/// A frame and the slot that it comes in at.
+pub(crate) fn frame(dice: &mut Dice) -> (u16, Frame) {
     let mac = |dice: &mut Dice| {
         let index = if dice.one_in(10) { 3 + dice.roll(3) } else { dice.roll(3) };
         Mac::new(MACS[usize::from(index)])

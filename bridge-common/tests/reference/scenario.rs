@@ -120,7 +120,8 @@ fn entry(dice: &mut Dice, ports: u16) -> Entry {
 }
 
 impl Scenario {
-    fn draw(options: u128, ports: &[u128], entries: &[u64]) -> Self {
+    /// The bridge that numbers stand for: one for its options, one for each port, one for each FDB entry.
+    pub(crate) fn draw(options: u128, ports: &[u128], entries: &[u64]) -> Self {
         let dice = &mut Dice::new(options);
         let count = ports.len();
         let vlan_filtering = !dice.one_in(4);
@@ -154,7 +155,7 @@ impl Scenario {
     }
 
     /// A frame of at least 14 bytes, 20 with a tag, and up to a little over the larger of the small MTUs.
-    fn arrival(&self, number: u128) -> Arrival {
+    pub(crate) fn arrival(&self, number: u128) -> Arrival {
         let dice = &mut Dice::new(number);
         let bridge = &self.bridge;
         // Most frames go from one station to another, in the VLAN that the bridge knows both in, from the right port.

@@ -122,7 +122,7 @@ fn get(socket: &OwnedFd, option: libc::c_int, question: &mut Replace, entries: u
 }
 
 /// Walks the entries: built-in chains come first, in the order of their hooks (`translate_table`), each with its rules.
-fn decode(table: &str, valid_hooks: u32, entries: &[u8]) -> io::Result<Vec<String>> {
+pub(super) fn decode(table: &str, valid_hooks: u32, entries: &[u8]) -> io::Result<Vec<String>> {
     let mut hooks = (0..u32::BITS).map(|number| 1 << number).filter(|bit| valid_hooks & bit != 0);
     let mut found = Vec::new();
     let mut rest = entries;

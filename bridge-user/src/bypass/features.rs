@@ -64,7 +64,7 @@ impl Features {
 }
 
 /// Decodes `netdev_nl_dev_fill`.
-fn decode((_, payload): (u16, &[u8])) -> io::Result<Option<(IfIndex, u64)>> {
+pub(super) fn decode((_, payload): (u16, &[u8])) -> io::Result<Option<(IfIndex, u64)>> {
     let attributes = Attributes::after(GENLMSGHDR, payload)?;
     Ok(attributes.u32(NETDEV_A_DEV_IFINDEX).zip(attributes.u64(NETDEV_A_DEV_XDP_FEATURES)))
 }

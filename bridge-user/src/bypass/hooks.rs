@@ -68,7 +68,7 @@ pub(super) fn read(netlink: &mut Netlink, family: u8) -> io::Result<Option<Vec<H
 
 impl Hook {
     /// Decodes `nfnl_hook_dump_one`.
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         let attributes = Attributes::after(NFGENMSG, payload)?;
         let Some(number) = attributes.be32(NFNLA_HOOK_HOOKNUM).filter(|_| kind == NFNL_MSG_HOOK_GET) else {
             return Ok(None);

@@ -140,12 +140,20 @@ impl Ruleset {
     pub(super) fn read(netlink: &mut Netlink) -> io::Result<Self> {
         let dormant: BTreeSet<_> =
             netlink.dump(NFT_MSG_GETTABLE, &[0; NFGENMSG], decode_dormant_table)?.into_iter().collect();
-        let mut chains = netlink.dump(NFT_MSG_GETCHAIN, &[0; NFGENMSG], Chain::decode)?;
-        let mut flowtables = netlink.dump(NFT_MSG_GETFLOWTABLE, &[0; NFGENMSG], Flowtable::decode)?;
-        // The hooks of a dormant table are not registered.
+        let chains = netlink.dump(NFT_MSG_GETCHAIN, &[0; NFGENMSG], Chain::decode)?;
+        let flowtables = netlink.dump(NFT_MSG_GETFLOWTABLE, &[0; NFGENMSG], Flowtable::decode)?;
+        Ok(Self::new(&dormant, chains, flowtables))
+    }
+
+    /// Leaves out what does nothing. The hooks of a dormant table (family and name) are not registered.
+    pub(super) fn new(
+        dormant: &BTreeSet<(u8, String)>,
+        mut chains: Vec<Chain>,
+        mut flowtables: Vec<Flowtable>,
+    ) -> Self {
         chains.retain(|chain| chain.is_policy() && !dormant.contains(&(chain.family, chain.table.clone())));
         flowtables.retain(|flowtable| !dormant.contains(&(flowtable.family, flowtable.table.clone())));
-        Ok(Self { chains, flowtables })
+        Self { chains, flowtables }
     }
 
     /// Chains of the bridge family that see forwarded frames.
@@ -184,7 +192,7 @@ impl Ruleset {
 
 impl Chain {
     /// Decodes `nf_tables_fill_chain_info`. `None` for a chain that is not a base chain.
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         let attributes = Attributes::after(NFGENMSG, payload)?;
         if kind != NFT_MSG_NEWCHAIN || attributes.get(NFTA_CHAIN_HOOK).is_none() {
             return Ok(None);
@@ -243,7 +251,7 @@ impl Chain {
 
 impl Flowtable {
     /// Decodes `nf_tables_fill_flowtable_info`.
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         let attributes = Attributes::after(NFGENMSG, payload)?;
         if kind != NFT_MSG_NEWFLOWTABLE {
             return Ok(None);
@@ -263,7 +271,7 @@ impl Flowtable {
 }
 
 /// The family and name of a table whose chains are not registered.
-fn decode_dormant_table((kind, payload): (u16, &[u8])) -> io::Result<Option<(u8, String)>> {
+pub(super) fn decode_dormant_table((kind, payload): (u16, &[u8])) -> io::Result<Option<(u8, String)>> {
     let attributes = Attributes::after(NFGENMSG, payload)?;
     let dormant = attributes.be32(NFTA_TABLE_FLAGS).is_some_and(|flags| flags & NFT_TABLE_F_DORMANT != 0);
     Ok((kind == NFT_MSG_NEWTABLE && dormant)

@@ -106,13 +106,13 @@ impl Netlink {
 
 /// What a datagram said about the request.
 #[derive(Debug, PartialEq, Eq)]
-struct Progress {
-    interrupted: bool,
-    done: bool,
+pub(super) struct Progress {
+    pub(super) interrupted: bool,
+    pub(super) done: bool,
 }
 
 /// Walks the messages of a datagram that answer the request `sequence`.
-fn scan(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(Answer<'_>)) -> io::Result<Progress> {
+pub(super) fn scan(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(Answer<'_>)) -> io::Result<Progress> {
     let mut progress = Progress { interrupted: false, done: false };
     while !datagram.is_empty() {
         let message =
@@ -129,9 +129,11 @@ fn scan(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(Answer<'_>)) ->
             NLMSG_NOOP => {}
             NLMSG_OVERRUN => return Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
             // Both end an exchange; both begin with 0 or a negative error number (netlink_dump_done, netlink_ack).
-            NLMSG_DONE | NLMSG_ERROR => match payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code)) {
-                0.. => progress.done = true,
-                code => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            // Without a status, half a dump would pass for a whole one.
+            NLMSG_DONE | NLMSG_ERROR => match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+                Some(0..) => progress.done = true,
+                Some(code) => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                None => return Err(malformed("an answer without a status")),
             },
             kind => each((kind, payload)),
         }
@@ -283,7 +285,18 @@ mod tests {
         let error = scan(&refusal, 1, |_| {}).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         for end in 1..datagram.len() {
-            let _ = scan(&datagram[..end], 1, |_| {});
+            let cut = scan(&datagram[..end], 1, |_| {});
+            assert!(!cut.is_ok_and(|progress| progress.done), "{end} bytes pass for the whole");
         }
+        for (payload, done) in
+            [(&[0; 4][..], true), (&[0; 7], true), (&[1, 0, 0, 0], true), (&[0; 3], false), (&[], false)]
+        {
+            for kind in [NLMSG_DONE, NLMSG_ERROR] {
+                let ended = scan(&message(kind, 0, 1, payload), 1, |_| {});
+                assert_eq!(ended.is_ok_and(|progress| progress.done), done, "{kind} with {payload:?}");
+            }
+        }
+        let worst = message(NLMSG_ERROR, 0, 1, &i32::MIN.to_ne_bytes());
+        assert!(scan(&worst, 1, |_| {}).is_err());
     }
 }

@@ -88,7 +88,7 @@ fn number(payload: &[u8], offset: usize) -> io::Result<u32> {
 
 /// A qdisc.
 #[derive(Debug, PartialEq, Eq)]
-struct Qdisc {
+pub(super) struct Qdisc {
     device: IfIndex,
     handle: u32,
     parent: u32,
@@ -96,7 +96,7 @@ struct Qdisc {
 }
 
 impl Qdisc {
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         if kind != RTM_NEWQDISC {
             return Ok(None);
         }
@@ -135,7 +135,7 @@ impl Qdisc {
 
 /// A row of a filter dump: first one for each classifier without a handle, then its filters (`tcf_chain_dump`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Row {
+pub(super) struct Row {
     chain: u32,
     /// Priority and protocol: with the chain they name the classifier.
     info: u32,
@@ -150,7 +150,7 @@ struct Row {
 }
 
 impl Row {
-    fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
+    pub(super) fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<Self>> {
         if kind != RTM_NEWTFILTER {
             return Ok(None);
         }
@@ -215,7 +215,7 @@ fn action(kind: &str, options: &Attributes<'_>) -> Option<String> {
 }
 
 /// Names the filters that are not xbr's own, each text once.
-fn foreign(rows: &[Row], side: Side, own_programs: &BTreeSet<u32>) -> Vec<String> {
+pub(super) fn foreign(rows: &[Row], side: Side, own_programs: &BTreeSet<u32>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for row in rows {
         // A classifier of a kind that acts without filters of its own shows only its head. These two never do.

@@ -129,7 +129,7 @@ impl Tables {
 
 impl Kind {
     /// `sizeof(struct *_getinfo)`.
-    fn info_size(&self) -> usize {
+    pub(super) fn info_size(&self) -> usize {
         NAME + 4 + self.hooks * 8 + 8
     }
 }
@@ -141,7 +141,7 @@ fn write_name(buffer: &mut [u8], name: &str) {
 
 /// `struct ipt_getinfo`: where each chain begins and where its policy is, as offsets into the entries.
 #[derive(Debug, PartialEq, Eq)]
-struct Info {
+pub(super) struct Info {
     valid_hooks: u32,
     begin: Vec<u32>,
     policy: Vec<u32>,
@@ -149,7 +149,7 @@ struct Info {
 }
 
 impl Info {
-    fn decode(kind: &Kind, bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn decode(kind: &Kind, bytes: &[u8]) -> io::Result<Self> {
         let number = |index: usize| u32_at(bytes, NAME + 4 * index).ok_or_else(|| malformed("short table information"));
         let array = |from: usize| (from..from + kind.hooks).map(number).collect::<io::Result<Vec<_>>>();
         Ok(Self {
@@ -161,7 +161,7 @@ impl Info {
     }
 
     /// A built-in chain without rules begins with its policy; anything before the policy is a rule.
-    fn policies(&self, kind: &Kind, table: &str, entries: &[u8]) -> io::Result<Vec<String>> {
+    pub(super) fn policies(&self, kind: &Kind, table: &str, entries: &[u8]) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         for (number, chain) in kind.forwarded {
             let index = usize::try_from(*number).unwrap_or(usize::MAX);

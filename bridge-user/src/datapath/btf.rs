@@ -10,6 +10,8 @@ use std::{
 };
 
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 

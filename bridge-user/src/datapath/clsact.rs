@@ -16,6 +16,8 @@ use netlink_packet_route::{
 use self::rtnl::{Attributes, Rtnl};
 use crate::model::IfIndex;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod rtnl;
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ipc, model::IfIndex};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +67,12 @@ struct Record {
     /// Who wrote it, for a person to read.
     pid: u32,
     devices: Vec<Device>,
+}
+
+impl Record {
+    fn parse(text: &str) -> io::Result<Self> {
+        serde_json::from_str(text).map_err(io::Error::from)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,7 +260,7 @@ impl Undo {
     fn load(&self, path: &Path, file: &File) -> io::Result<Vec<Device>> {
         let mut text = String::new();
         file.take(LARGEST).read_to_string(&mut text)?;
-        let record: Record = serde_json::from_str(&text)?;
+        let record = Record::parse(&text)?;
         if record.boot != self.boot || record.netns_cookie != self.netns_cookie {
             debug!("{}: of another boot or namespace; removed", path.display());
             return Ok(Vec::new());

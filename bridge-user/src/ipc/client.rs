@@ -39,7 +39,7 @@ pub struct Answers {
 }
 
 /// Why one daemon gave no snapshot.
-enum Silence {
+pub(super) enum Silence {
     /// Nobody listens: the socket of a process that is gone.
     Dead,
     /// The caller may not connect.
@@ -142,7 +142,12 @@ fn sockets(run_dir: &Path) -> Result<(Vec<(u32, PathBuf)>, usize), Failure> {
 fn ask_one(path: &Path) -> Result<Snapshot, Silence> {
     let deadline = Instant::now() + PATIENCE;
     let line = converse(path, deadline).map_err(|reason| silence(&reason))?;
-    let reply: Reply = serde_json::from_slice(&line)
+    read(&line)
+}
+
+/// Reads a daemon's reply.
+pub(super) fn read(line: &[u8]) -> Result<Snapshot, Silence> {
+    let reply: Reply = serde_json::from_slice(line)
         .map_err(|reason| Silence::Trouble(format!("answers in a form that this xbr does not know: {reason}")))?;
     match reply {
         Reply { v, .. } if v != VERSION => {

@@ -160,7 +160,8 @@ async fn converse(mut stream: UnixStream, queries: mpsc::Sender<Query>) {
     }
 }
 
-async fn reply_to(line: &[u8], queries: &mpsc::Sender<Query>) -> Reply {
+/// The reply to one request.
+pub(super) async fn reply_to(line: &[u8], queries: &mpsc::Sender<Query>) -> Reply {
     let request: Request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(reason) => return refusal("bad_request", format!("not a request: {reason}")),
@@ -191,7 +192,7 @@ fn refusal(code: &str, message: String) -> Reply {
 }
 
 /// One line with its newline.
-fn encode(reply: &Reply) -> Vec<u8> {
+pub(super) fn encode(reply: &Reply) -> Vec<u8> {
     let mut line = serde_json::to_vec(reply).unwrap_or_else(|reason| {
         debug!("a reply cannot be written as JSON: {reason}");
         br#"{"v":1,"error":{"code":"internal","message":"the reply cannot be written as JSON"}}"#.to_vec()

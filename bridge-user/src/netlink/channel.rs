@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use log::debug;
-use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
+use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::{
     socket::{setsockopt, sockopt},
@@ -90,37 +90,24 @@ impl Channel {
         request: &Request,
         mut add: impl FnMut(&mut T, &Message<'_>),
     ) -> Result<T> {
-        for attempt in 1..=ATTEMPTS {
+        until_consistent(name, || {
             let mut result = T::default();
-            if self.dump_once(name, request, |message| add(&mut result, message))? {
-                return Ok(result);
-            }
-            debug!("netlink: {name}: interrupted by a change, attempt {attempt}");
-        }
-        Err(NetlinkError::Interrupted { request: name })
+            let consistent = self.dump_once(name, request, |message| add(&mut result, message))?;
+            Ok(consistent.then_some(result))
+        })
     }
 
     /// One attempt. `Ok(false)`: the dump is inconsistent.
     fn dump_once(&mut self, name: &'static str, request: &Request, mut add: impl FnMut(&Message<'_>)) -> Result<bool> {
         let sequence = self.next_sequences(1);
         self.send(name, &request.finish(sequence))?;
-        let (mut consistent, mut end) = (true, None);
-        while end.is_none() {
-            self.each_message(name, |message| {
-                if message.sequence != sequence || end.is_some() {
-                    return;
-                }
-                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
-                match message.kind {
-                    NLMSG_DONE | NLMSG_ERROR => end = Some(refusal(message, message.kind == NLMSG_ERROR)),
-                    NLMSG_OVERRUN => consistent = false,
-                    _ => add(message),
-                }
-            })?;
+        let mut progress = Progress::new(sequence);
+        while progress.end.is_none() {
+            self.each_message(name, |message| progress.take(message, &mut add))?;
         }
-        match end.flatten() {
-            None => Ok(consistent),
-            Some(refusal) => Err(refused(name, refusal)),
+        match progress.end {
+            Some(Err(refusal)) => Err(refused(name, refusal)),
+            _ => Ok(progress.consistent),
         }
     }
 
@@ -148,17 +135,18 @@ impl Channel {
             self.each_message(name, |message| {
                 let index = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
                 let Some(open) = open.get_mut(index).filter(|open| **open) else {
-                    return;
+                    return Ok(());
                 };
                 if message.kind == NLMSG_ERROR {
                     // Success without an answer: there is nothing to tell.
                     let none = Refusal { errno: libc::ENOENT, text: None };
-                    add(index, Err(refusal(message, true).unwrap_or(none)));
+                    add(index, Err(refusal(message, true)?.unwrap_or(none)));
                 } else {
                     add(index, Ok(message));
                 }
                 *open = false;
                 left -= 1;
+                Ok(())
             })?;
         }
         Ok(())
@@ -187,22 +175,20 @@ impl Channel {
     }
 
     /// Waits for one datagram and hands its messages to `read`. After an error the socket is not used again.
-    fn each_message(&mut self, name: &'static str, mut read: impl FnMut(&Message<'_>)) -> Result<()> {
+    fn each_message(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(&Message<'_>) -> std::result::Result<(), Malformed>,
+    ) -> Result<()> {
         let failure = loop {
             match receive(&self.socket, &mut self.buffer) {
                 Ok(None) => {}
-                Ok(Some(datagram)) => {
-                    let outcome = messages(datagram).try_for_each(|message| {
-                        read(&message?);
-                        Ok::<_, Malformed>(())
-                    });
-                    match outcome {
-                        Ok(()) => return Ok(()),
-                        Err(what) => {
-                            break NetlinkError::Malformed { request: name, what: what.to_string() };
-                        }
+                Ok(Some(datagram)) => match messages(datagram).try_for_each(|message| read(&message?)) {
+                    Ok(()) => return Ok(()),
+                    Err(what) => {
+                        break NetlinkError::Malformed { request: name, what: what.to_string() };
                     }
-                }
+                },
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     break NetlinkError::Timeout { request: name };
@@ -215,6 +201,49 @@ impl Channel {
     }
 }
 
+/// How far a dump is.
+struct Progress {
+    sequence: u32,
+    /// The kernel has not said that the objects changed.
+    consistent: bool,
+    /// The kernel has said that this was all, or that it gave up.
+    end: Option<Answer<()>>,
+}
+
+impl Progress {
+    fn new(sequence: u32) -> Self {
+        Self { sequence, consistent: true, end: None }
+    }
+
+    /// Takes one message; those that belong to the dump and carry an object go to `add`.
+    fn take(&mut self, message: &Message<'_>, mut add: impl FnMut(&Message<'_>)) -> std::result::Result<(), Malformed> {
+        if message.sequence != self.sequence || self.end.is_some() {
+            return Ok(());
+        }
+        self.consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+        match message.kind {
+            NLMSG_DONE | NLMSG_ERROR => {
+                self.end = Some(refusal(message, message.kind == NLMSG_ERROR)?.map_or(Ok(()), Err));
+            }
+            NLMSG_OVERRUN => self.consistent = false,
+            NLMSG_NOOP => {}
+            _ => add(message),
+        }
+        Ok(())
+    }
+}
+
+/// Repeats what gives `None` when it was interrupted by a change.
+fn until_consistent<T>(name: &'static str, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    for number in 1..=ATTEMPTS {
+        if let Some(result) = attempt()? {
+            return Ok(result);
+        }
+        debug!("netlink: {name}: interrupted by a change, attempt {number}");
+    }
+    Err(NetlinkError::Interrupted { request: name })
+}
+
 /// The error for a request that the kernel refused.
 pub(super) fn refused(request: &'static str, refusal: Refusal) -> NetlinkError {
     NetlinkError::Refused {
@@ -223,3 +252,6 @@ pub(super) fn refused(request: &'static str, refusal: Refusal) -> NetlinkError {
         text: refusal.text.map(|text| format!(": {text}")).unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

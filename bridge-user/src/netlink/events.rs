@@ -183,6 +183,14 @@ impl Batch {
     }
 }
 
+/// The events of one datagram, and whether it says that some are missing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read(datagram: &[u8]) -> (Vec<Event>, bool) {
+    let mut batch = Batch::default();
+    batch.datagram(datagram);
+    (batch.events, batch.overrun)
+}
+
 /// Reads until there is nothing more (`true`) or the batch is full (`false`).
 fn drain(socket: &Socket, buffer: &mut [u8], batch: &mut Batch) -> Result<bool> {
     let mut errors = 0;
@@ -214,12 +222,6 @@ mod tests {
         uapi::{IFLA_IFNAME, NDA_LLADDR, NDA_MASTER, NDA_VLAN},
         wire::tests::{attribute, message},
     };
-
-    fn read(datagram: &[u8]) -> (Vec<Event>, bool) {
-        let mut batch = Batch::default();
-        batch.datagram(datagram);
-        (batch.events, batch.overrun)
-    }
 
     fn link(family: u8, device: u32, kind: u16, value: &[u8]) -> Vec<u8> {
         let mut bytes = link::header(Some(device)).to_vec();

@@ -138,6 +138,8 @@ fn stats(value: &[u8]) -> Result<LinkStats, Malformed> {
 
 /// `IFLA_LINKINFO`: the kinds are collected first, since they say how to read the data.
 fn link_info(link: &mut Link, nest: &[u8]) -> Result<(), Malformed> {
+    // Of two nests, the second counts as a whole: a kind must not meet the data of another.
+    (link.kind, link.bridge, link.vlan, link.port) = (None, None, None, None);
     let (mut data, mut port_kind, mut port_data) = (None, None, None);
     let mut outcome = Ok(());
     for attribute in attributes(nest) {

@@ -154,14 +154,16 @@ pub(super) struct Refusal {
     pub(super) text: Option<String>,
 }
 
-/// Reads the status of an `NLMSG_ERROR` (`nlmsgerr`) or `NLMSG_DONE` message: `None` is success.
+/// Reads the status of an `NLMSG_ERROR` (`nlmsgerr`) or `NLMSG_DONE` message: `None` is success. Without a status the
+/// message is malformed: it must not pass for success, or half a dump would pass for a whole one.
 ///
 /// Mirrors `netlink_ack` and `netlink_dump_done`: an error repeats the request, whole or (`NLM_F_CAPPED`) only its header,
 /// before the extended acknowledgement; the end of a dump does not.
-pub(super) fn refusal(message: &Message<'_>, repeats_request: bool) -> Option<Refusal> {
-    let errno = bytes(message.payload).map_or(0, i32::from_ne_bytes);
+pub(super) fn refusal(message: &Message<'_>, repeats_request: bool) -> Result<Option<Refusal>, Malformed> {
+    let errno = message.payload.first_chunk().map(|errno| i32::from_ne_bytes(*errno));
+    let errno = errno.ok_or(Malformed("the status of an answer"))?;
     if errno == 0 {
-        return None;
+        return Ok(None);
     }
     let mut text_at = 4;
     if repeats_request {
@@ -176,7 +178,7 @@ pub(super) fn refusal(message: &Message<'_>, repeats_request: bool) -> Option<Re
         text =
             attributes(tail).flatten().find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG).map(|(_, value)| string_of(value));
     }
-    Some(Refusal { errno: errno.saturating_neg(), text })
+    Ok(Some(Refusal { errno: errno.saturating_neg(), text }))
 }
 
 #[cfg(test)]
@@ -247,15 +249,32 @@ pub(super) mod tests {
         ] {
             let bytes = message(kind, flags, &parts);
             let found = messages(&bytes).next().unwrap().unwrap();
-            assert_eq!(refusal(&found, kind == NLMSG_ERROR), expected);
-            for length in 16..bytes.len() {
+            assert_eq!(refusal(&found, kind == NLMSG_ERROR), Ok(expected.clone()));
+            for length in 0..=found.payload.len() {
                 let mut cut = found;
-                cut.payload = &found.payload[..length.min(found.payload.len())];
-                let _ = refusal(&cut, kind == NLMSG_ERROR);
+                cut.payload = &found.payload[..length];
+                // The text may be lost, the number not.
+                let read = refusal(&cut, kind == NLMSG_ERROR).map(|read| read.map(|refusal| refusal.errno));
+                let whole = if length < 4 { Err(Malformed("the status of an answer")) } else { Ok(Some(libc::EINVAL)) };
+                assert_eq!(read, whole, "length {length}");
             }
         }
         let done = message(NLMSG_DONE, 0, &[0; 4]);
-        assert_eq!(refusal(&messages(&done).next().unwrap().unwrap(), false), None);
+        assert_eq!(refusal(&messages(&done).next().unwrap().unwrap(), false), Ok(None));
+        // Odd payloads: longer than a status is one, shorter is none; numbers of any sign are refusals.
+        for (payload, expected) in [
+            (&[0; 9][..], Some(None)),
+            (&[], None),
+            (&[0, 0, 0], None),
+            (&i32::MIN.to_ne_bytes(), Some(Some(i32::MAX))),
+            (&5_i32.to_ne_bytes(), Some(Some(-5))),
+        ] {
+            for kind in [NLMSG_DONE, NLMSG_ERROR] {
+                let bytes = message(kind, NLM_F_ACK_TLVS, payload);
+                let read = refusal(&messages(&bytes).next().unwrap().unwrap(), kind == NLMSG_ERROR);
+                assert_eq!(read.ok().map(|read| read.map(|refusal| refusal.errno)), expected, "{payload:?}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use bridge_common::maps::port_flags::{
 use super::*;
 use crate::model::{PortAttrs, VlanRange};
 
+mod rules;
+
 const BRIDGE: IfIndex = 1;
 const TAP: IfIndex = 2;
 const NIC: IfIndex = 3;

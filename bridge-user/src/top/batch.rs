@@ -68,7 +68,7 @@ fn ask(args: &TopArgs) -> Result<Vec<Snapshot>, Failure> {
 }
 
 /// One batch: the header, the table, the total.
-fn text(tracker: &Tracker, sort: Column) -> String {
+pub(super) fn text(tracker: &Tracker, sort: Column) -> String {
     let snapshots: Vec<_> = tracker.snapshots().collect();
     let mut rows = tracker.rows();
     rows.sort_by(|one, other| sort.order(one, other, false));

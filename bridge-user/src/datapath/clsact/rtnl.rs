@@ -100,7 +100,7 @@ impl Rtnl {
 }
 
 /// Walks the messages of a datagram that belong to the exchange `sequence`. Returns whether it has ended.
-fn scan(
+pub(super) fn scan(
     mut datagram: &[u8],
     sequence: u32,
     interrupted: &mut bool,
@@ -120,9 +120,11 @@ fn scan(
             NLMSG_NOOP => {}
             NLMSG_OVERRUN => return Err(io::Error::from_raw_os_error(libc::ENOBUFS)),
             // Both end an exchange, and begin with 0 or a negative error number (netlink_dump_done, netlink_ack).
-            NLMSG_DONE | NLMSG_ERROR => match payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code)) {
-                0.. => return Ok(true),
-                code => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            // Without a status, half a dump would pass for a whole one.
+            NLMSG_DONE | NLMSG_ERROR => match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+                Some(0..) => return Ok(true),
+                Some(code) => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                None => return Err(invalid("an answer without a status")),
             },
             kind => each(kind, payload),
         }
@@ -201,8 +203,10 @@ mod tests {
         let worst = message(NLMSG_ERROR, 0, 7, &i32::MIN.to_ne_bytes());
         assert!(scan(&worst, 7, &mut false, |_, _| {}).is_err());
         for end in 1..datagram.len() {
-            let _ = scan(&datagram[..end], 7, &mut false, |_, _| {});
+            let cut = scan(&datagram[..end], 7, &mut false, |_, _| {});
+            assert!(!cut.is_ok_and(|done| done), "{end} bytes pass for the whole");
         }
+        assert!(scan(&message(NLMSG_DONE, 0, 7, &[0; 3]), 7, &mut false, |_, _| {}).is_err(), "no status");
     }
 
     #[test]

@@ -194,6 +194,18 @@ fn another_masters_port_is_no_bridge_port() {
 }
 
 #[test]
+fn of_two_nests_the_second_counts_as_a_whole() {
+    let nests = [attribute(IFLA_LINKINFO, &bridge_nest(0)), attribute(IFLA_LINKINFO, &port_nest(b"veth\0"))];
+    let read = decode(&link(0, &nests)).unwrap();
+    assert_eq!((read.kind.as_deref(), read.bridge), (Some("veth"), None));
+    assert_eq!(read.port.unwrap().state, Some(3));
+    let [first, second] = nests;
+    let read = decode(&link(0, &[second, first])).unwrap();
+    assert_eq!((read.kind.as_deref(), read.port), (Some("bridge"), None));
+    assert_eq!(read.bridge.unwrap().ageing_time, 30_000);
+}
+
+#[test]
 fn what_cannot_be_read_stays_slow() {
     // A value too short, in the message itself and in a nest.
     let port = link(0, &[attribute(IFLA_LINKINFO, &port_nest(b"veth\0")), attribute(IFLA_MTU, &[1])]);
