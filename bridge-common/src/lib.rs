@@ -9,3 +9,4 @@ pub mod frame;
 pub mod mac;
 pub mod maps;
 pub mod reason;
+pub mod tags;
