@@ -7,15 +7,16 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use bridge_common::{
-    decide::{Edit, Verdict, decide},
-    frame::{ETH_HLEN, ETH_P_IPV6, Frame, Tag, is_neighbour_discovery, is_tag},
+    decide::{Tables as _, Verdict, decide},
+    frame::{ETH_HLEN, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     reason::Reason,
+    tags::{Arrived, Rewrite, rewrite},
 };
 
 use crate::{
-    count::count,
+    count::{count, count_sent},
     packet::Packet,
-    tables::{self, KernelTables},
+    tables::{self, Device, KernelTables},
 };
 
 /// Handles one frame and returns the tc action.
@@ -23,15 +24,23 @@ use crate::{
 pub(crate) fn run(ctx: &TcContext) -> i32 {
     // SAFETY: the kernel hands every classifier a valid context.
     let (ifindex, len) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).len) };
-    let Some(slot) = tables::slot(ifindex) else {
-        count(0, Reason::UnknownPort, None, len);
-        return TC_ACT_UNSPEC;
+    let (slot, outer) = match tables::device(ifindex) {
+        Some(Device::Port(slot)) => (slot, None),
+        // What belongs to no logical port is none of the bridges' business, and not counted as theirs.
+        Some(Device::Parent) => match logical_port(ctx, ifindex) {
+            Some((slot, tag)) => (slot, Some(tag)),
+            None => return TC_ACT_UNSPEC,
+        },
+        None => {
+            count(0, Reason::UnknownPort, None, len);
+            return TC_ACT_UNSPEC;
+        }
     };
     if !tables::leased() {
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match parse(ctx, len) {
+    let frame = match if outer.is_some() { parse_inside(ctx, len) } else { parse(ctx, len) } {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
@@ -49,65 +58,115 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
             count(slot, reason, decision.fid, len);
             TC_ACT_UNSPEC
         }
-        Verdict::Forward { ifindex, edit, .. } => {
-            if !apply(ctx, edit) {
+        Verdict::Forward { slot: out, ifindex, edit, .. } => {
+            let Some(port) = KernelTables.port(out) else { return TC_ACT_UNSPEC };
+            let leaves_with = port.outer_tag();
+            let rewrite = rewrite(Arrived { outer, tag: frame.tag }, edit, leaves_with);
+            if !apply(ctx, &rewrite) {
                 // The tag may be half changed: handing that to the bridge could put it into another VLAN.
                 count(slot, Reason::RewriteFailed, decision.fid, len);
                 warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
                 return TC_ACT_SHOT;
             }
+            if outer.is_some() {
+                // vlan_do_receive, without an ingress map.
+                // SAFETY: the kernel hands every classifier a valid context, and lets it write this field.
+                unsafe { (*ctx.skb.skb).priority = 0 };
+            }
             count(slot, Reason::ForwardedTc, decision.fid, len);
+            if leaves_with.is_some() {
+                count_sent(out, frame.len);
+            }
             // SAFETY: a helper with plain arguments.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
         }
     }
 }
 
+/// The slot and the outer tag of a frame that belongs to a logical port on this device.
+#[inline(always)]
+fn logical_port(ctx: &TcContext, ifindex: u32) -> Option<(u16, Tag)> {
+    let tag = tag_in_metadata(ctx)?;
+    Some((tables::logical(ifindex, tag)?, tag))
+}
+
+/// The outermost tag, where the kernel keeps it after `skb_vlan_untag`.
+#[inline(always)]
+fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
+    let skb = ctx.skb.skb;
+    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order.
+    let (present, tci, proto) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
+    (present != 0).then(|| Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
+}
+
 #[inline(always)]
 fn parse(ctx: &TcContext, len: u32) -> Result<Frame, Reason> {
-    let skb = ctx.skb.skb;
     let packet = Packet::new(ctx.data(), ctx.data_end());
     // eth_type_trans pulled the Ethernet header, so it is linear.
     let (Some((dst, src)), Some(ethertype)) = (packet.macs(), packet.be16(12)) else {
         return Err(Reason::Truncated);
     };
-    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order.
-    let (present, tci, proto, gso_size) =
-        unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto, (*skb).gso_size) };
-    let tag = if present != 0 {
-        Some(Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
-    } else if is_tag(ethertype) {
+    let tag = tag_in_metadata(ctx);
+    if tag.is_none() && is_tag(ethertype) {
         return Err(Reason::TagPlacement);
-    } else {
-        None
-    };
-    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx);
-    Ok(Frame { dst, src, tag, ethertype, len, gso: gso_size != 0, neighbour_discovery })
+    }
+    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN);
+    Ok(Frame { dst, src, tag, ethertype, len, gso: is_super_frame(ctx), neighbour_discovery })
 }
 
-/// Reads through the helper, as the IPv6 header need not be linear.
+/// A frame as the bridge sees it behind the VLAN device: without the tag in metadata, and with the next one, if there is
+/// one, taken out of the bytes (`vlan_do_receive`, then `skb_vlan_untag` in another round of `__netif_receive_skb_core`).
 #[inline(always)]
-fn discovers_neighbours(ctx: &TcContext) -> bool {
+fn parse_inside(ctx: &TcContext, len: u32) -> Result<Frame, Reason> {
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    let (Some((dst, src)), Some(first)) = (packet.macs(), packet.be16(12)) else {
+        return Err(Reason::Truncated);
+    };
+    let gso = is_super_frame(ctx);
+    if !is_tag(first) {
+        let neighbour_discovery = first == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN);
+        return Ok(Frame { dst, src, tag: None, ethertype: first, len, gso, neighbour_discovery });
+    }
+    let mut behind = [0u16; 2];
+    // The tag need not be linear. SAFETY: the destination has the four bytes that are said.
+    let read = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut behind).cast(), VLAN_HLEN) };
+    if read != 0 || (len as usize) < MIN_TAGGED {
+        return Err(Reason::Truncated);
+    }
+    let [tci, ethertype] = behind.map(u16::from_be);
+    let tag = Some(Tag { tpid: first, tci });
+    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + VLAN_HLEN);
+    Ok(Frame { dst, src, tag, ethertype, len: len - VLAN_HLEN, gso, neighbour_discovery })
+}
+
+#[inline(always)]
+fn is_super_frame(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel hands every classifier a valid context.
+    unsafe { (*ctx.skb.skb).gso_size != 0 }
+}
+
+/// Reads the IPv6 header at `l3` through the helper, as it need not be linear.
+#[inline(always)]
+fn discovers_neighbours(ctx: &TcContext, l3: u32) -> bool {
     let mut next_header = 0u8;
     let mut kind = 0u8;
     // SAFETY: the destinations are one byte each, as said.
     unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN + 6, (&raw mut next_header).cast(), 1) == 0
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), l3 + 6, (&raw mut next_header).cast(), 1) == 0
             && next_header == 58
-            && bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN + 40, (&raw mut kind).cast(), 1) == 0
+            && bpf_skb_load_bytes(ctx.skb.skb.cast(), l3 + 40, (&raw mut kind).cast(), 1) == 0
             && is_neighbour_discovery(next_header, kind)
     }
 }
 
-/// Changes the tag. `false`: the kernel could not, and the tag is in an unknown state.
+/// Changes the tags. `false`: the kernel could not, and they are in an unknown state.
 #[inline(always)]
-fn apply(ctx: &TcContext, edit: Edit) -> bool {
-    match edit {
-        Edit::Keep => true,
-        Edit::Push(tag) => push(ctx, tag),
-        Edit::Pop => pop(ctx),
-        Edit::Retag(tag) => pop(ctx) && push(ctx, tag),
-    }
+fn apply(ctx: &TcContext, rewrite: &Rewrite) -> bool {
+    let [first, second] = rewrite.tags;
+    (rewrite.pop < 1 || pop(ctx))
+        && (rewrite.pop < 2 || pop(ctx))
+        && (rewrite.push < 2 || push(ctx, second))
+        && (rewrite.push < 1 || push(ctx, first))
 }
 
 #[inline(always)]

@@ -115,8 +115,11 @@ pub struct PortStatus {
     pub reasons: BTreeMap<String, u64>,
     /// Bytes received by reason; zeros are left out.
     pub reason_bytes: BTreeMap<String, u64>,
-    /// The kernel's count of frames sent out of the port, whichever path they took.
+    /// Frames sent out of the port, whichever path they took: the kernel's count, and what left a VLAN device by the
+    /// device below it.
     pub sent: Count,
+    /// The device that has the programs for this port, where it is not the port's own: the one below a VLAN device.
+    pub served_on: Option<String>,
 }
 
 /// One VLAN of a bridge.
