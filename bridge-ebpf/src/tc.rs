@@ -40,13 +40,14 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match if outer.is_some() { parse_inside(ctx, len) } else { parse(ctx, len) } {
+    let frame = match parse(ctx, len, outer.is_some()) {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
             return TC_ACT_UNSPEC;
         }
     };
+    let len = frame.len;
     let decision = decide(&KernelTables, slot, &frame);
     match decision.verdict {
         Verdict::Pass(reason) => {
@@ -75,7 +76,7 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
             }
             count(slot, Reason::ForwardedTc, decision.fid, len);
             if leaves_with.is_some() {
-                count_sent(out, frame.len);
+                count_sent(out, len);
             }
             // SAFETY: a helper with plain arguments.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
@@ -99,44 +100,39 @@ fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
     (present != 0).then(|| Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
 }
 
+/// The frame as the bridge sees it. At a logical port (`inside`) that is the frame behind the VLAN device: without the
+/// tag in metadata, and with the next one, if there is one, taken out of the bytes (`vlan_do_receive`, then
+/// `skb_vlan_untag` in another round of `__netif_receive_skb_core`).
 #[inline(always)]
-fn parse(ctx: &TcContext, len: u32) -> Result<Frame, Reason> {
+fn parse(ctx: &TcContext, len: u32, inside: bool) -> Result<Frame, Reason> {
     let packet = Packet::new(ctx.data(), ctx.data_end());
     // eth_type_trans pulled the Ethernet header, so it is linear.
-    let (Some((dst, src)), Some(ethertype)) = (packet.macs(), packet.be16(12)) else {
-        return Err(Reason::Truncated);
-    };
-    let tag = tag_in_metadata(ctx);
-    if tag.is_none() && is_tag(ethertype) {
-        return Err(Reason::TagPlacement);
-    }
-    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN);
-    Ok(Frame { dst, src, tag, ethertype, len, gso: is_super_frame(ctx), neighbour_discovery })
-}
-
-/// A frame as the bridge sees it behind the VLAN device: without the tag in metadata, and with the next one, if there is
-/// one, taken out of the bytes (`vlan_do_receive`, then `skb_vlan_untag` in another round of `__netif_receive_skb_core`).
-#[inline(always)]
-fn parse_inside(ctx: &TcContext, len: u32) -> Result<Frame, Reason> {
-    let packet = Packet::new(ctx.data(), ctx.data_end());
     let (Some((dst, src)), Some(first)) = (packet.macs(), packet.be16(12)) else {
         return Err(Reason::Truncated);
     };
     let gso = is_super_frame(ctx);
-    if !is_tag(first) {
-        let neighbour_discovery = first == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN);
-        return Ok(Frame { dst, src, tag: None, ethertype: first, len, gso, neighbour_discovery });
-    }
-    let mut behind = [0u16; 2];
-    // The tag need not be linear. SAFETY: the destination has the four bytes that are said.
-    let read = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut behind).cast(), VLAN_HLEN) };
-    if read != 0 || (len as usize) < MIN_TAGGED {
-        return Err(Reason::Truncated);
-    }
-    let [tci, ethertype] = behind.map(u16::from_be);
-    let tag = Some(Tag { tpid: first, tci });
-    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + VLAN_HLEN);
-    Ok(Frame { dst, src, tag, ethertype, len: len - VLAN_HLEN, gso, neighbour_discovery })
+    let (tag, ethertype, behind) = if !inside {
+        let tag = tag_in_metadata(ctx);
+        if tag.is_none() && is_tag(first) {
+            return Err(Reason::TagPlacement);
+        }
+        (tag, first, 0)
+    } else if is_tag(first) {
+        if (len as usize) < MIN_TAGGED {
+            return Err(Reason::Truncated);
+        }
+        let mut next = [0u16; 2];
+        // The tag need not be linear. SAFETY: the destination has the four bytes that are said.
+        if unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut next).cast(), VLAN_HLEN) } != 0 {
+            return Err(Reason::Truncated);
+        }
+        let [tci, ethertype] = next.map(u16::from_be);
+        (Some(Tag { tpid: first, tci }), ethertype, VLAN_HLEN)
+    } else {
+        (None, first, 0)
+    };
+    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + behind);
+    Ok(Frame { dst, src, tag, ethertype, len: len - behind, gso, neighbour_discovery })
 }
 
 #[inline(always)]
