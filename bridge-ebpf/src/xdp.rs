@@ -9,8 +9,8 @@ use aya_ebpf::{
 use bridge_common::{
     decide::{Tables as _, Verdict, decide},
     frame::{
-        ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery, is_tag,
-        is_tunnel_port,
+        ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
+        is_tag, is_tunnel_port,
     },
     maps::port_flags,
     reason::Reason,
@@ -38,13 +38,27 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         // In several buffers: not every device takes that.
         return None;
     }
-    let (slot, outer, (frame, l3)) = match device {
-        Device::Port(slot) => (slot, None, parse(packet, 0, wire_len)?),
+    // Each kind of port by a way of its own: the offsets are constants on both, which the verifier of 6.1 can follow.
+    match device {
+        Device::Port(slot) => forward::<0>(ctx, packet, wire_len, slot, None),
         Device::Parent => {
             let tag = tag_at(packet, 0, wire_len)?;
-            (tables::logical(ifindex, tag)?, Some(tag), parse(packet, 4, wire_len - VLAN_HLEN)?)
+            forward::<4>(ctx, packet, wire_len, tables::logical(ifindex, tag)?, Some(tag))
         }
-    };
+    }
+}
+
+/// Sends a frame of `wire_len` bytes on that came in at the port in `slot`. At a logical port, its tag `outer` takes up
+/// `SKIP` bytes in front of the frame as the bridge sees it.
+#[inline(always)]
+fn forward<const SKIP: usize>(
+    ctx: &XdpContext,
+    packet: Packet,
+    wire_len: u32,
+    slot: u16,
+    outer: Option<Tag>,
+) -> Option<u32> {
+    let (frame, l3) = parse(packet, SKIP, wire_len - SKIP as u32)?;
     if !gains(packet, l3, &frame, KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0) {
         return None;
     }

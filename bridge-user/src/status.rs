@@ -122,6 +122,16 @@ pub struct PortStatus {
     pub served_on: Option<String>,
 }
 
+impl PortStatus {
+    /// The hook for people: with the device that has it, if that is not the port's own.
+    pub fn hook_and_device(&self) -> String {
+        match &self.served_on {
+            Some(device) => format!("{}@{device}", self.hook),
+            None => self.hook.clone(),
+        }
+    }
+}
+
 /// One VLAN of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -31,6 +31,8 @@ mod ports;
 mod scene;
 #[path = "netns/selftest.rs"]
 mod selftest;
+#[path = "netns/stacked.rs"]
+mod stacked;
 #[path = "netns/vlan.rs"]
 mod vlan;
 
@@ -53,8 +55,17 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 8] =
-    [selftest::TESTS, cli::TESTS, forward::TESTS, fdb::TESTS, ports::TESTS, policy::TESTS, life::TESTS, vlan::TESTS];
+const GROUPS: [&[Test]; 9] = [
+    selftest::TESTS,
+    cli::TESTS,
+    forward::TESTS,
+    fdb::TESTS,
+    ports::TESTS,
+    policy::TESTS,
+    life::TESTS,
+    vlan::TESTS,
+    stacked::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -70,8 +81,16 @@ fn main() -> ExitCode {
 fn in_scope(name: &str) -> bool {
     let groups: &[&str] = match env::var("XBR_VM").as_deref() {
         _ if env::var_os("XBR_TEST_ALL").is_some() => &[""],
-        Ok("6.12") => &["vlan::", "policy::", "forward::known_unicast"],
-        Ok("6.1") => &["vlan::", "policy::", "life::", "fdb::", "forward::known_unicast", "forward::every_pair_by_xdp"],
+        Ok("6.12") => &["vlan::", "stacked::", "policy::", "forward::known_unicast"],
+        Ok("6.1") => &[
+            "vlan::",
+            "stacked::",
+            "policy::",
+            "life::",
+            "fdb::",
+            "forward::known_unicast",
+            "forward::every_pair_by_xdp",
+        ],
         _ => &[""],
     };
     groups.iter().any(|group| name.starts_with(group))

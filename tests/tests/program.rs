@@ -23,6 +23,8 @@ mod destination;
 mod frames;
 #[path = "program/load.rs"]
 mod load;
+#[path = "program/logical.rs"]
+mod logical;
 #[path = "program/model.rs"]
 mod model;
 #[path = "program/ports.rs"]
@@ -45,11 +47,12 @@ mod xdp;
 /// Name and body of a test.
 type Test = (&'static str, fn(&mut bench::Bench) -> Result<()>);
 
-const GROUPS: [&[Test]; 9] = [
+const GROUPS: [&[Test]; 10] = [
     load::TESTS,
     ports::TESTS,
     protocols::TESTS,
     vlan::TESTS,
+    logical::TESTS,
     source::TESTS,
     destination::TESTS,
     xdp::TESTS,

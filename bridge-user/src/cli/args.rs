@@ -42,10 +42,15 @@ Examples:
   xbr run --all                        every bridge of this network namespace, also later ones
   xbr run br0 --port eth0 --port tap1  two ports; the others stay with the bridge
   xbr run br0 --hook veth1=xdp         let a veth stand in for a NIC
+  xbr run br10 --hook eth0=tc          eth0.10 is a port: no XDP on eth0, which has the programs for it
+  xbr run br10 --hook eth0.10=tc       eth0.10 is a port: the program on eth0.10, nothing on eth0
   xbr run br0 --overrule netfilter     go around netfilter rules that see bridged frames
 
 The hook auto is XDP and tc on a physical NIC, and tc elsewhere. A port is left to the bridge while something there
 would be bypassed: xbr status says what, and --overrule goes around it.
+A port that is a VLAN device (eth0.10) is served by the programs on the device below it (eth0) where xbr status says
+tcx@eth0 or the like. --port eth0 and --hook eth0=... then mean all such ports; --hook eth0.10=xdp asks for XDP on eth0,
+--hook eth0.10=off takes out that port alone, --hook eth0=off leaves eth0 alone.
 SIGTERM and SIGINT stop xbr and leave the ports as they were. RUST_LOG selects log messages in detail.";
 
 /// Options of `xbr run`.
@@ -104,8 +109,12 @@ impl RunArgs {
             if hooks.insert(port.clone(), hook).is_some_and(|earlier| earlier != hook) {
                 return usage(format!("port \"{port}\" has two different --hook options: keep one"));
             }
-            if !self.ports.is_empty() && !self.ports.contains(&port) {
-                warn!("--hook {port}=… has no effect: --port is used and does not name {port}");
+            // The device below a VLAN port is not named by --port, and has a hook all the same.
+            let below = self.ports.iter().any(|named| named.starts_with(&format!("{port}.")));
+            if !self.ports.is_empty() && !self.ports.contains(&port) && !below {
+                warn!(
+                    "--hook {port}=… has no effect unless VLAN ports are served on {port}: --port does not name {port}"
+                );
             }
         }
         let mut bridges = Vec::new();

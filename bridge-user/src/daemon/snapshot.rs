@@ -151,10 +151,7 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
         dropped: totals.dropped,
         reasons: totals.reasons.iter().map(|(reason, count)| (reason.name().to_owned(), count.packets)).collect(),
         reason_bytes: totals.reasons.iter().map(|(reason, count)| (reason.name().to_owned(), count.bytes)).collect(),
-        sent: Count {
-            packets: stats.tx_packets + by_parent.packets,
-            bytes: stats.tx_bytes + by_parent.bytes,
-        },
+        sent: Count { packets: stats.tx_packets + by_parent.packets, bytes: stats.tx_bytes + by_parent.bytes },
         served_on: port.parent.as_ref().map(|parent| parent.name.clone()),
     }
 }
