@@ -69,6 +69,9 @@ pub(crate) enum Device {
     Parent,
 }
 
+/// Stands where there is no tag: a value that is never set is one that the verifier refuses to see copied.
+pub(crate) const NO_TAG: Tag = Tag { tpid: 0, tci: 0 };
+
 /// The device with this interface index.
 #[inline(always)]
 pub(crate) fn device(ifindex: u32) -> Option<Device> {

@@ -16,7 +16,7 @@ use bridge_common::{
 use crate::{
     count::{count, count_sent},
     packet::Packet,
-    tables::{self, Device, KernelTables},
+    tables::{self, Device, KernelTables, NO_TAG},
 };
 
 /// Handles one frame and returns the tc action.
@@ -24,11 +24,11 @@ use crate::{
 pub(crate) fn run(ctx: &TcContext) -> i32 {
     // SAFETY: the kernel hands every classifier a valid context.
     let (ifindex, len) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).len) };
-    let (slot, outer) = match tables::device(ifindex) {
-        Some(Device::Port(slot)) => (slot, None),
+    let (slot, inside, outer) = match tables::device(ifindex) {
+        Some(Device::Port(slot)) => (slot, false, NO_TAG),
         // What belongs to no logical port is none of the bridges' business, and not counted as theirs.
         Some(Device::Parent) => match logical_port(ctx, ifindex) {
-            Some((slot, tag)) => (slot, Some(tag)),
+            Some((slot, tag)) => (slot, true, tag),
             None => return TC_ACT_UNSPEC,
         },
         None => {
@@ -40,7 +40,7 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match parse(ctx, len, outer.is_some()) {
+    let frame = match parse(ctx, len, inside) {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
@@ -62,14 +62,14 @@ pub(crate) fn run(ctx: &TcContext) -> i32 {
         Verdict::Forward { slot: out, ifindex, edit, .. } => {
             let Some(port) = KernelTables.port(out) else { return TC_ACT_UNSPEC };
             let leaves_with = port.outer_tag();
-            let rewrite = rewrite(Arrived { outer, tag: frame.tag }, edit, leaves_with);
+            let rewrite = rewrite(Arrived { outer: inside.then_some(outer), tag: frame.tag }, edit, leaves_with);
             if !apply(ctx, &rewrite) {
                 // The tag may be half changed: handing that to the bridge could put it into another VLAN.
                 count(slot, Reason::RewriteFailed, decision.fid, len);
                 warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
                 return TC_ACT_SHOT;
             }
-            if outer.is_some() {
+            if inside {
                 // vlan_do_receive, without an ingress map.
                 // SAFETY: the kernel hands every classifier a valid context, and lets it write this field.
                 unsafe { (*ctx.skb.skb).priority = 0 };

@@ -20,7 +20,7 @@ use bridge_common::{
 use crate::{
     count::{count, count_sent},
     packet::Packet,
-    tables::{self, DEVICES, Device, KernelTables},
+    tables::{self, DEVICES, Device, KernelTables, NO_TAG},
 };
 
 /// Handles one frame. `None`: leave it to the tc program.
@@ -38,27 +38,15 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         // In several buffers: not every device takes that.
         return None;
     }
-    // Each kind of port by a way of its own: the offsets are constants on both, which the verifier of 6.1 can follow.
-    match device {
-        Device::Port(slot) => forward::<0>(ctx, packet, wire_len, slot, None),
+    let (slot, inside, outer) = match device {
+        Device::Port(slot) => (slot, false, NO_TAG),
         Device::Parent => {
             let tag = tag_at(packet, 0, wire_len)?;
-            forward::<4>(ctx, packet, wire_len, tables::logical(ifindex, tag)?, Some(tag))
+            (tables::logical(ifindex, tag)?, true, tag)
         }
-    }
-}
-
-/// Sends a frame of `wire_len` bytes on that came in at the port in `slot`. At a logical port, its tag `outer` takes up
-/// `SKIP` bytes in front of the frame as the bridge sees it.
-#[inline(always)]
-fn forward<const SKIP: usize>(
-    ctx: &XdpContext,
-    packet: Packet,
-    wire_len: u32,
-    slot: u16,
-    outer: Option<Tag>,
-) -> Option<u32> {
-    let (frame, l3) = parse(packet, SKIP, wire_len - SKIP as u32)?;
+    };
+    let skip = if inside { VLAN_HLEN } else { 0 };
+    let (frame, l3) = parse(packet, skip as usize, wire_len - skip)?;
     if !gains(packet, l3, &frame, KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0) {
         return None;
     }
@@ -66,7 +54,7 @@ fn forward<const SKIP: usize>(
     let Verdict::Forward { slot: out, flags, edit, .. } = decision.verdict else { return None };
     let port = KernelTables.port(out)?;
     let leaves_with = port.outer_tag();
-    let rewrite = rewrite(Arrived { outer, tag: frame.tag }, edit, leaves_with);
+    let rewrite = rewrite(Arrived { outer: inside.then_some(outer), tag: frame.tag }, edit, leaves_with);
     if flags & port_flags::EGRESS_XDP == 0 || !fits(wire_len, &rewrite, port.max_len) {
         return None;
     }
