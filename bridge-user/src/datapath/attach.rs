@@ -103,6 +103,7 @@ impl Attachments {
 
     /// Takes programs off the devices that the plan no longer has, or wants differently. Before the tables change.
     pub fn detach_outdated(&mut self, plan: &Plan) {
+        self.follow_names(plan);
         let outdated: Vec<IfIndex> = self
             .hooked
             .iter()
@@ -121,6 +122,16 @@ impl Attachments {
         let known = |ifindex: &IfIndex| plan.ports.contains_key(ifindex) || plan.below.contains(ifindex);
         self.refused.retain(|ifindex, _| known(ifindex));
         self.told.retain(|ifindex, _| known(ifindex));
+    }
+
+    /// A device that was renamed is to be put back under its new name.
+    fn follow_names(&mut self, plan: &Plan) {
+        for (ifindex, hooked) in &mut self.hooked {
+            if let Some(device) = plan.devices.get(ifindex).filter(|device| device.name != hooked.name) {
+                hooked.name.clone_from(&device.name);
+                self.undo.rename(*ifindex, &device.name);
+            }
+        }
     }
 
     /// Attaches to the devices that the plan wants and that have no program yet. After the tables changed. Returns whether

@@ -428,7 +428,7 @@ fn what_is_found_on_the_vlan_device_itself_keeps_it_slow() {
 fn what_is_on_the_vlan_devices_egress_sees_frames_there() {
     for change in
         [(|model: &mut Model| link(model, VLAN).qdisc = "htb".into()) as fn(&mut Model), |model: &mut Model| {
-            drop(model.bypass.egress_filters.insert(VLAN, "x".into()))
+            drop(model.bypass.egress_filters.insert(VLAN, "x".into()));
         }]
     {
         let mut model = stacked();

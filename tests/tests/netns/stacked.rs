@@ -37,6 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("stacked::tcp_by_tc", || tcp_goes_through("eth0=tc"), NEEDS),
     test("stacked::tcp_by_xdp", || tcp_goes_through("eth0=xdp"), NEEDS),
     test("stacked::a_tenant_is_never_mixed_up", a_tenant_is_never_mixed_up, NEEDS),
+    test("stacked::the_device_below_is_renamed", the_device_below_is_renamed, NEEDS),
     test("stacked::policy_on_either_device", policy_on_either_device, NEEDS),
     test("stacked::other_frames_of_the_device_below", other_frames, NEEDS),
     test("stacked::devices_are_left_as_they_were_found", left_as_found, NEEDS),
@@ -256,17 +257,37 @@ fn a_tenant_is_never_mixed_up() -> Result<()> {
     there.send_all(&frames)?;
     let reached = at_container.drain(Duration::from_millis(200))?.iter().filter(|f| ours(f.mark(), 0x77)).count();
     ensure!(reached == 0, "{reached} frames of a device in another namespace came in");
-    // The device below gets another name: nothing changes.
-    scene.guests[4].space.cmd("ip link del eth0.10")?;
-    scene.host("ip link add link eth0 name eth0.10 type vlan id 10")?;
-    port(&scene.net, "eth0.10", "br0")?;
-    warm(&xbr, &out10, container)?;
-    scene.host("ip link set eth0 name up0")?;
-    steady(&scene, &xbr, &out10, container, 100)?;
-    wait::until("the new name in the status", Duration::from_secs(5), || {
-        Ok(xbr.port("eth0.10")?["served_on"] == "up0")
-    })?;
     xbr.stop()
+}
+
+/// The device below gets another name: it goes on, and the device is put back under that name.
+fn the_device_below_is_renamed() -> Result<()> {
+    let scene = stacked("", "802.1Q")?;
+    let [out10, ..] = outside(&scene)?;
+    let [_wire, _second, container, ..] = scene.first::<3>();
+    let offload = |dev: &str| -> Result<String> {
+        let features = scene.host(&format!("ethtool -k {dev}"))?;
+        let line = features.lines().find(|line| line.starts_with("rx-vlan-offload:")).map(str::to_owned);
+        line.context("ethtool names no rx-vlan-offload")
+    };
+    let before = offload("eth0")?;
+    let xbr = start(&scene, &["--hook", "eth0.10=xdp"])?;
+    warm(&xbr, &out10, container)?;
+    ensure!(offload("eth0")? != before, "XDP on eth0, and {before}");
+    // Kernels before 6.2 rename a device only while it is down.
+    scene.host("ip link set eth0 down")?;
+    scene.host("ip link set eth0 name up0")?;
+    scene.host("ip link set up0 up")?;
+    scene.net.forwarding("eth0.10")?;
+    wait::until("the new name in the status", Duration::from_secs(5), || {
+        let port = xbr.port("eth0.10")?;
+        Ok(port["served_on"] == "up0" && port["accelerated"] == true)
+    })?;
+    warm(&xbr, &out10, container)?;
+    steady(&scene, &xbr, &out10, container, 100)?;
+    xbr.stop()?;
+    ensure!(offload("up0")? == before, "up0 is left with {}", offload("up0")?);
+    Ok(())
 }
 
 fn ours(mark: Option<xbr_tests::frame::Mark>, flow: u32) -> bool {
