@@ -69,7 +69,7 @@ fn expected_by_xdp(by_tc: &Outcome, wire: &[u8]) -> Outcome {
     }
     let counts = by_tc.counts.iter().map(|(cell, count)| match cell {
         Cell::Port(slot, Reason::ForwardedTc) => (Cell::Port(*slot, Reason::ForwardedXdp), *count),
-        other => (*other, *count),
+        other @ (Cell::Port(..) | Cell::Fast(_) | Cell::Slow(_)) => (*other, *count),
     });
     Outcome { verdict: XDP_REDIRECT, wire: by_tc.wire.clone(), counts: counts.collect() }
 }
