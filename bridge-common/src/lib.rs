@@ -11,3 +11,4 @@ pub mod mac;
 pub mod maps;
 pub mod reason;
 pub mod shadow;
+pub mod tags;

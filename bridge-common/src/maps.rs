@@ -1,9 +1,12 @@
 //! Layout of the BPF maps. Host byte order throughout; written by user space, read by the programs.
 
-use crate::mac::Mac;
+use crate::{
+    frame::{ETH_P_8021AD, ETH_P_8021Q, Tag},
+    mac::Mac,
+};
 
 /// Changes with every change of a layout below.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Ports of one instance. Slot 0 stands for "no port".
 pub const MAX_PORTS: u32 = 1024;
@@ -21,6 +24,17 @@ pub const TRUST_CELLS: u32 = MAX_PORTS + BLOCKS + VLANS as u32;
 const BLOCKS: u32 = MAX_FIDS / VLANS as u32;
 /// VLAN ids of one bridge, and the distance between the `fid_base` of two VLAN-aware bridges.
 pub const VLANS: u16 = 4096;
+
+/// In the table of devices, where else a slot stands: a device whose frames belong to ports by their outer tag, see
+/// [`logical_key`].
+pub const PARENT: u32 = u32::MAX;
+
+/// Key of the table of logical ports: the device (interface index) in the upper 32 bits, the tag protocol and the VLAN id
+/// of the outer tag below, 16 bits each. PCP and DEI are no part of it (`vlan_do_receive` looks for the VLAN id).
+#[inline(always)]
+pub const fn logical_key(device: u32, tag: Tag) -> u64 {
+    (device as u64) << 32 | (tag.tpid as u64) << 16 | tag.vid() as u64
+}
 
 /// Flags of [`Port`].
 pub mod port_flags {
@@ -52,7 +66,7 @@ pub mod port_flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Interface index.
+    /// Interface index of the device that frames are sent out of: the port's own, or its parent's, see `outer`.
     pub ifindex: u32,
     /// [`port_flags`].
     pub flags: u32,
@@ -66,8 +80,8 @@ pub struct Port {
     pub pvid: u16,
     /// `vlan_protocol` of the bridge.
     pub tpid: u16,
-    /// Always 0.
-    pub reserved: u16,
+    /// The tag that frames get in front before they leave by `ifindex`, as [`Port::pack_outer`] packs it; 0 for none.
+    pub outer: u16,
     /// After how many nanoseconds a source's FDB entry wants a frame of its own; 0 never.
     pub refresh_interval: u64,
     /// VLANs that the port is a member of and that forward here, one bit each.
@@ -86,11 +100,31 @@ impl Port {
         fid_base: 0,
         pvid: 0,
         tpid: 0,
-        reserved: 0,
+        outer: 0,
         refresh_interval: 0,
         member: [0; 64],
         untagged: [0; 64],
     };
+
+    /// Packs the tag of a VLAN device (`vlan_dev_hard_start_xmit`: no priority without an egress map) for
+    /// [`Port::outer`]: the VLAN id, and bit 15 for 802.1ad. 0, which is no tag, for other protocols and VLAN ids.
+    pub const fn pack_outer(tpid: u16, vid: u16) -> u16 {
+        match (tpid, vid) {
+            (ETH_P_8021Q, 1..=4094) => vid,
+            (ETH_P_8021AD, 1..=4094) => vid | OUTER_AD,
+            _ => 0,
+        }
+    }
+
+    /// The tag that frames get in front on their way out.
+    #[inline(always)]
+    pub const fn outer_tag(&self) -> Option<Tag> {
+        if self.outer == 0 {
+            return None;
+        }
+        let tpid = if self.outer & OUTER_AD != 0 { ETH_P_8021AD } else { ETH_P_8021Q };
+        Some(Tag { tpid, tci: self.outer & 0x0fff })
+    }
 
     /// Whether the port is a member of `vid` and the VLAN forwards here.
     #[inline(always)]
@@ -104,6 +138,9 @@ impl Port {
         bit(&self.untagged, vid)
     }
 }
+
+/// In [`Port::outer`]: the tag is one of 802.1ad.
+const OUTER_AD: u16 = 1 << 15;
 
 #[inline(always)]
 fn bit(words: &[u64; 64], vid: u16) -> bool {
@@ -313,7 +350,36 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FdbValue {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::PortCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::VlanCounters {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outer_tag_survives_packing() {
+        for tpid in [ETH_P_8021Q, ETH_P_8021AD] {
+            for vid in 1..4095 {
+                let port = Port { outer: Port::pack_outer(tpid, vid), ..Port::EMPTY };
+                assert_eq!(port.outer_tag(), Some(Tag { tpid, tci: vid }));
+            }
+        }
+        for (tpid, vid) in [(ETH_P_8021Q, 0), (ETH_P_8021AD, 0), (ETH_P_8021Q, 4095), (0x9100, 10), (0, 10)] {
+            assert_eq!(Port { outer: Port::pack_outer(tpid, vid), ..Port::EMPTY }.outer_tag(), None, "{tpid:x} {vid}");
+        }
+    }
+
+    #[test]
+    fn logical_ports_differ_by_device_protocol_and_vlan_alone() {
+        let key = logical_key(7, Tag { tpid: ETH_P_8021Q, tci: 10 });
+        assert_eq!(key, logical_key(7, Tag { tpid: ETH_P_8021Q, tci: 0xf00a }), "PCP and DEI");
+        assert_ne!(key, logical_key(8, Tag { tpid: ETH_P_8021Q, tci: 10 }));
+        assert_ne!(key, logical_key(7, Tag { tpid: ETH_P_8021AD, tci: 10 }));
+        assert_ne!(key, logical_key(7, Tag { tpid: ETH_P_8021Q, tci: 11 }));
+    }
 }

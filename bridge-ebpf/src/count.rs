@@ -15,6 +15,10 @@ use bridge_common::{
 #[map(name = "xbr_count")]
 static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
 
+/// Frames sent by slot, of logical ports that are left by their parent: the VLAN device counts none of them.
+#[map(name = "xbr_sent")]
+static SENT: PerCpuArray<Counter> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
+
 /// fid → cell of [`VLAN_COUNTERS`].
 #[map(name = "xbr_vcell")]
 static VLAN_CELLS: Array<u32> = Array::with_max_entries(MAX_FIDS, 0);
@@ -41,6 +45,15 @@ pub(crate) fn count(slot: u16, reason: Reason, fid: Option<u16>, len: u32) {
             Class::Fast => add(&mut counters.fast, len),
             Class::Slow | Class::Dropped => add(&mut counters.slow, len),
         }
+    }
+}
+
+/// Counts one frame of `len` bytes that leaves the logical port in `slot` by its parent.
+#[inline(always)]
+pub(crate) fn count_sent(slot: u16, len: u32) {
+    if let Some(counter) = SENT.get_ptr_mut(u32::from(slot)) {
+        // SAFETY: the value belongs to this CPU.
+        add(unsafe { &mut *counter }, len);
     }
 }
 

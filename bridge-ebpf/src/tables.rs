@@ -10,15 +10,21 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Entry, Tables},
+    frame::Tag,
     mac::Mac,
     maps::{
-        FdbKey, FdbValue, GENERATIONS, MAX_PORTS, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell, port_flags,
+        FdbKey, FdbValue, GENERATIONS, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell,
+        logical_key, port_flags,
     },
 };
 
 /// ifindex → slot.
 #[map(name = "xbr_slots")]
 static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
+
+/// [`logical_key`] → slot.
+#[map(name = "xbr_logical")]
+static LOGICAL: HashMap<u64, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
 
 /// Ports by slot.
 #[map(name = "xbr_ports")]
@@ -65,10 +71,33 @@ pub(crate) fn leased() -> bool {
     }
 }
 
-/// The slot of the port with this interface index.
+/// What xbr knows of a device where a frame came in.
+#[derive(Clone, Copy)]
+pub(crate) enum Device {
+    /// It is the port in this slot.
+    Port(u16),
+    /// Its frames belong to logical ports, by their outer tag.
+    Parent,
+}
+
+/// Stands where there is no tag: a value that is never set is one that the verifier refuses to see copied.
+pub(crate) const NO_TAG: Tag = Tag { tpid: 0, tci: 0 };
+
+/// The device with this interface index.
 #[inline(always)]
-pub(crate) fn slot(ifindex: u32) -> Option<u16> {
+pub(crate) fn device(ifindex: u32) -> Option<Device> {
     let found = SLOTS.get_ptr(ifindex)?;
+    // SAFETY: as above.
+    match unsafe { ptr::read_volatile(found) } {
+        PARENT => Some(Device::Parent),
+        slot => u16::try_from(slot).ok().map(Device::Port),
+    }
+}
+
+/// The slot of the logical port that frames with this outer tag belong to (`vlan_find_dev`). `None`: it is none of ours.
+#[inline(always)]
+pub(crate) fn logical(ifindex: u32, tag: Tag) -> Option<u16> {
+    let found = LOGICAL.get_ptr(logical_key(ifindex, tag))?;
     // SAFETY: as above.
     u16::try_from(unsafe { ptr::read_volatile(found) }).ok()
 }

@@ -7,16 +7,17 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use bridge_common::{
-    decide::{Edit, Verdict, decide},
-    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, Tag, is_neighbour_discovery, is_tag},
+    decide::{Edit, Tables as _, Verdict, decide},
+    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
     reason::Reason,
+    tags::{Arrived, Rewrite, rewrite},
 };
 
 use crate::{
-    count::count,
+    count::{count, count_sent},
     packet::Packet,
-    tables::{self, KernelTables},
+    tables::{self, Device, KernelTables, NO_TAG},
 };
 
 /// Where a frame goes that takes the fast path.
@@ -28,10 +29,14 @@ pub(crate) struct Way {
     pub(crate) fid: Option<u16>,
     /// Length, as counted.
     pub(crate) len: u32,
-    /// Interface index of the egress port.
+    /// Slot of the egress port.
+    pub(crate) out: u16,
+    /// Interface index of the device that it leaves by.
     pub(crate) ifindex: u32,
-    /// Change of the tag.
+    /// What the bridge does to the tag.
     pub(crate) edit: Edit,
+    /// The tags that it came with.
+    pub(crate) arrived: Arrived,
 }
 
 /// Handles one frame and returns the tc action. `send` does what is to be done with a frame that is forwarded.
@@ -39,21 +44,30 @@ pub(crate) struct Way {
 pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) -> i32 {
     // SAFETY: the kernel hands every classifier a valid context.
     let (ifindex, len) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).len) };
-    let Some(slot) = tables::slot(ifindex) else {
-        count(0, Reason::UnknownPort, None, len);
-        return TC_ACT_UNSPEC;
+    let (slot, inside, outer) = match tables::device(ifindex) {
+        Some(Device::Port(slot)) => (slot, false, NO_TAG),
+        // What belongs to no logical port is none of the bridges' business, and not counted as theirs.
+        Some(Device::Parent) => match logical_port(ctx, ifindex) {
+            Some((slot, tag)) => (slot, true, tag),
+            None => return TC_ACT_UNSPEC,
+        },
+        None => {
+            count(0, Reason::UnknownPort, None, len);
+            return TC_ACT_UNSPEC;
+        }
     };
     if !tables::leased() {
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match parse(ctx, len, tables::checks_ip(slot)) {
+    let frame = match parse(ctx, len, inside, tables::checks_ip(slot)) {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
             return TC_ACT_UNSPEC;
         }
     };
+    let len = frame.len;
     let decision = decide(&KernelTables, slot, &frame);
     match decision.verdict {
         Verdict::Pass(reason) => {
@@ -65,82 +79,135 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
             count(slot, reason, decision.fid, len);
             TC_ACT_UNSPEC
         }
-        Verdict::Forward { ifindex, edit, .. } => send(ctx, Way { slot, fid: decision.fid, len, ifindex, edit }),
+        Verdict::Forward { slot: out, ifindex, edit, .. } => {
+            let arrived = Arrived { outer: inside.then_some(outer), tag: frame.tag };
+            send(ctx, Way { slot, fid: decision.fid, len, out, ifindex, edit, arrived })
+        }
     }
 }
 
-/// The fast path: changes the tag and redirects.
+/// The fast path: changes the tags and redirects.
 #[inline(always)]
 pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
-    let Way { slot, fid, len, ifindex, edit } = way;
-    if !apply(ctx, edit) {
+    let Way { slot, fid, len, out, ifindex, edit, arrived } = way;
+    // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
+    let Some(port) = KernelTables.port(out).filter(|port| port.ifindex == ifindex) else {
+        count(slot, Reason::Unconfirmed, fid, len);
+        return TC_ACT_UNSPEC;
+    };
+    let leaves_with = port.outer_tag();
+    let rewrite = rewrite(arrived, edit, leaves_with);
+    if !apply(ctx, &rewrite) {
         // The tag may be half changed: handing that to the bridge could put it into another VLAN.
         count(slot, Reason::RewriteFailed, fid, len);
         warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
         return TC_ACT_SHOT;
     }
+    if arrived.outer.is_some() {
+        // vlan_do_receive, without an ingress map.
+        // SAFETY: the kernel hands every classifier a valid context, and lets it write this field.
+        unsafe { (*ctx.skb.skb).priority = 0 };
+    }
     count(slot, Reason::ForwardedTc, fid, len);
+    if leaves_with.is_some() {
+        count_sent(out, len);
+    }
     // SAFETY: a helper with plain arguments.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
+/// The slot and the outer tag of a frame that belongs to a logical port on this device.
 #[inline(always)]
-fn parse(ctx: &TcContext, len: u32, checks_ip: bool) -> Result<Frame, Reason> {
-    let skb = ctx.skb.skb;
-    let packet = Packet::new(ctx.data(), ctx.data_end());
-    // eth_type_trans pulled the Ethernet header, so it is linear.
-    let (Some((dst, src)), Some(ethertype)) = (packet.macs(), packet.be16(12)) else {
-        return Err(Reason::Truncated);
-    };
-    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order.
-    let (present, tci, proto, gso_size) =
-        unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto, (*skb).gso_size) };
-    let tag = if present != 0 {
-        Some(Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
-    } else if is_tag(ethertype) {
-        return Err(Reason::TagPlacement);
-    } else {
-        None
-    };
-    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx);
-    let untouched = !checks_ip || is_untouched_by_netfilter(ctx, ethertype, len);
-    Ok(Frame { dst, src, tag, ethertype, len, gso: gso_size != 0, neighbour_discovery, untouched })
+fn logical_port(ctx: &TcContext, ifindex: u32) -> Option<(u16, Tag)> {
+    let tag = tag_in_metadata(ctx)?;
+    Some((tables::logical(ifindex, tag)?, tag))
 }
 
-/// As [`ip::is_untouched`]; a packet that is too short for a header is not.
+/// The outermost tag, where the kernel keeps it after `skb_vlan_untag`.
 #[inline(always)]
-fn is_untouched_by_netfilter(ctx: &TcContext, ethertype: u16, len: u32) -> bool {
+fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
+    let skb = ctx.skb.skb;
+    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order.
+    let (present, tci, proto) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
+    (present != 0).then(|| Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
+}
+
+/// The frame as the bridge sees it. At a logical port (`inside`) that is the frame behind the VLAN device: without the
+/// tag in metadata, and with the next one, if there is one, taken out of the bytes (`vlan_do_receive`, then
+/// `skb_vlan_untag` in another round of `__netif_receive_skb_core`).
+#[inline(always)]
+fn parse(ctx: &TcContext, len: u32, inside: bool, checks_ip: bool) -> Result<Frame, Reason> {
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    // eth_type_trans pulled the Ethernet header, so it is linear.
+    let (Some((dst, src)), Some(first)) = (packet.macs(), packet.be16(12)) else {
+        return Err(Reason::Truncated);
+    };
+    let gso = is_super_frame(ctx);
+    let (tag, ethertype, behind) = if !inside {
+        let tag = tag_in_metadata(ctx);
+        if tag.is_none() && is_tag(first) {
+            return Err(Reason::TagPlacement);
+        }
+        (tag, first, 0)
+    } else if is_tag(first) {
+        if (len as usize) < MIN_TAGGED {
+            return Err(Reason::Truncated);
+        }
+        let mut next = [0u16; 2];
+        // The tag need not be linear. SAFETY: the destination has the four bytes that are said.
+        if unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut next).cast(), VLAN_HLEN) } != 0 {
+            return Err(Reason::Truncated);
+        }
+        let [tci, ethertype] = next.map(u16::from_be);
+        (Some(Tag { tpid: first, tci }), ethertype, VLAN_HLEN)
+    } else {
+        (None, first, 0)
+    };
+    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + behind);
+    let len = len - behind;
+    let untouched = !checks_ip || is_untouched_by_netfilter(ctx, ethertype, ETH_HLEN + behind, len);
+    Ok(Frame { dst, src, tag, ethertype, len, gso, neighbour_discovery, untouched })
+}
+
+/// As [`ip::is_untouched`], with the packet at `l3` of a frame of `len` bytes without its tag; a packet that is too short
+/// for a header is not.
+#[inline(always)]
+fn is_untouched_by_netfilter(ctx: &TcContext, ethertype: u16, l3: u32, len: u32) -> bool {
     let mut header = [0u8; ip::HEADER];
     // SAFETY: the destination is as long as said.
-    let read =
-        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut header).cast(), ip::HEADER as u32) == 0 };
+    let read = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), l3, (&raw mut header).cast(), ip::HEADER as u32) == 0 };
     let is_ip = matches!(ethertype, ETH_P_IP | ETH_P_IPV6);
     !is_ip || (read && ip::is_untouched(ethertype, &header, len.wrapping_sub(ETH_HLEN)))
 }
 
-/// Reads through the helper, as the IPv6 header need not be linear.
 #[inline(always)]
-fn discovers_neighbours(ctx: &TcContext) -> bool {
+fn is_super_frame(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel hands every classifier a valid context.
+    unsafe { (*ctx.skb.skb).gso_size != 0 }
+}
+
+/// Reads the IPv6 header at `l3` through the helper, as it need not be linear.
+#[inline(always)]
+fn discovers_neighbours(ctx: &TcContext, l3: u32) -> bool {
     let mut next_header = 0u8;
     let mut kind = 0u8;
     // SAFETY: the destinations are one byte each, as said.
     unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN + 6, (&raw mut next_header).cast(), 1) == 0
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), l3 + 6, (&raw mut next_header).cast(), 1) == 0
             && next_header == 58
-            && bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN + 40, (&raw mut kind).cast(), 1) == 0
+            && bpf_skb_load_bytes(ctx.skb.skb.cast(), l3 + 40, (&raw mut kind).cast(), 1) == 0
             && is_neighbour_discovery(next_header, kind)
     }
 }
 
-/// Changes the tag. `false`: the kernel could not, and the tag is in an unknown state.
+/// Changes the tags. `false`: the kernel could not, and they are in an unknown state.
 #[inline(always)]
-fn apply(ctx: &TcContext, edit: Edit) -> bool {
-    match edit {
-        Edit::Keep => true,
-        Edit::Push(tag) => push(ctx, tag),
-        Edit::Pop => pop(ctx),
-        Edit::Retag(tag) => pop(ctx) && push(ctx, tag),
-    }
+fn apply(ctx: &TcContext, rewrite: &Rewrite) -> bool {
+    let [first, second] = rewrite.tags;
+    (rewrite.pop < 1 || pop(ctx))
+        && (rewrite.pop < 2 || pop(ctx))
+        && (rewrite.push < 2 || push(ctx, second))
+        && (rewrite.push < 1 || push(ctx, first))
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use bridge_common::{
-    decide::{Edit, Tables as _, Verdict, decide},
+    decide::{Tables as _, Verdict, decide},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
         is_tag, is_tunnel_port,
@@ -19,12 +19,13 @@ use bridge_common::{
     ip,
     maps::port_flags,
     reason::Reason,
+    tags::{Arrived, Rewrite, rewrite},
 };
 
 use crate::{
-    count::count,
+    count::{count, count_sent},
     packet::Packet,
-    tables::{self, DEVICES, KernelTables},
+    tables::{self, DEVICES, Device, KernelTables, NO_TAG},
 };
 
 /// Cell 0: where the frame at hand lies.
@@ -34,7 +35,8 @@ static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Handles one frame. `None`: leave it to the tc program.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
-    let slot = tables::slot(ctx.ingress_ifindex() as u32)?;
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let device = tables::device(ifindex)?;
     if !tables::leased() {
         return None;
     }
@@ -45,43 +47,68 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         // In several buffers: not every device takes that.
         return None;
     }
-    let (frame, l3) = parse(packet, wire_len, tables::checks_ip(slot))?;
+    let (slot, inside, outer) = match device {
+        Device::Port(slot) => (slot, false, NO_TAG),
+        Device::Parent => {
+            let tag = tag_at(packet, 0, wire_len)?;
+            (tables::logical(ifindex, tag)?, true, tag)
+        }
+    };
+    let skip = if inside { VLAN_HLEN } else { 0 };
+    let (frame, l3) = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(slot))?;
     let is_virtual = KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0;
     if !gains(packet, l3, &frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;
     }
     let decision = decide(&KernelTables, slot, &frame);
-    let Verdict::Forward { slot: out, flags, edit, .. } = decision.verdict else { return None };
-    if flags & port_flags::EGRESS_XDP == 0 || !fits(&frame, edit, KernelTables.port(out)?.max_len) {
+    let Verdict::Forward { slot: out, ifindex, flags, edit } = decision.verdict else { return None };
+    // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
+    let port = KernelTables.port(out).filter(|port| port.ifindex == ifindex)?;
+    let leaves_with = port.outer_tag();
+    let rewrite = rewrite(Arrived { outer: inside.then_some(outer), tag: frame.tag }, edit, leaves_with);
+    if flags & port_flags::EGRESS_XDP == 0 || !fits(wire_len, &rewrite, port.max_len) {
         return None;
     }
-    apply(ctx, packet, edit)?;
+    apply(ctx, packet, &rewrite)?;
     // A device that has just left: an edited frame must not reach the bridge.
-    let missing = if edit == Edit::Keep { XDP_PASS } else { XDP_DROP };
+    let missing = if rewrite.is_nothing() { XDP_PASS } else { XDP_DROP };
     // SAFETY: the map is a device map and lives as long as the program.
     let action =
         unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) } as u32;
     match action {
-        XDP_REDIRECT => count(slot, Reason::ForwardedXdp, decision.fid, frame.len),
+        XDP_REDIRECT => {
+            count(slot, Reason::ForwardedXdp, decision.fid, frame.len);
+            if leaves_with.is_some() {
+                count_sent(out, frame.len);
+            }
+        }
         XDP_DROP => count(slot, Reason::RewriteFailed, decision.fid, frame.len),
         _ => {}
     }
     Some(action)
 }
 
-/// The frame and the offset of what follows its outer tag.
+/// The tag behind the addresses and `skip` bytes, in a frame of `len` bytes without those.
 #[inline(always)]
-fn parse(packet: Packet, wire_len: u32, checks_ip: bool) -> Option<(Frame, usize)> {
+fn tag_at(packet: Packet, skip: usize, len: u32) -> Option<Tag> {
+    let tpid = packet.be16(12 + skip)?;
+    if !is_tag(tpid) || (len as usize) < MIN_TAGGED {
+        return None;
+    }
+    Some(Tag { tpid, tci: packet.be16(14 + skip)? })
+}
+
+/// The frame and the offset of what follows its outer tag, where `skip` bytes of a logical port's tag stand between the
+/// addresses and the rest: `len` is the length without those.
+#[inline(always)]
+fn parse(packet: Packet, skip: usize, len: u32, checks_ip: bool) -> Option<(Frame, usize)> {
     let (dst, src) = packet.macs()?;
-    let outer = packet.be16(12)?;
+    let outer = packet.be16(12 + skip)?;
     let (tag, ethertype, l3, len) = if is_tag(outer) {
-        if (wire_len as usize) < MIN_TAGGED {
-            return None;
-        }
-        let tag = Tag { tpid: outer, tci: packet.be16(14)? };
-        (Some(tag), packet.be16(16)?, 18, wire_len - VLAN_HLEN)
+        let tag = tag_at(packet, skip, len)?;
+        (Some(tag), packet.be16(16 + skip)?, 18 + skip, len - VLAN_HLEN)
     } else {
-        (None, outer, 14, wire_len)
+        (None, outer, 14 + skip, len)
     };
     let neighbour_discovery = ethertype == ETH_P_IPV6
         && match (packet.byte(l3 + 6), packet.byte(l3 + 40)) {
@@ -180,50 +207,53 @@ fn udp_checksum_is_whole(packet: Packet, l3: usize, l4: usize, ethertype: u16) -
     u32::from(check) != sum
 }
 
-/// The device map counts a tag in the bytes, the bridge does not: what lies between the two goes the other way.
+/// The device map counts the tags in the bytes, the bridge does not: what lies between the two goes the other way. A
+/// parent's limit is not below its VLAN devices' (`vlan_device_event`).
 #[inline(always)]
-fn fits(frame: &Frame, edit: Edit, max_len: u32) -> bool {
-    let tagged = match edit {
-        Edit::Keep => frame.tag.is_some(),
-        Edit::Push(_) | Edit::Retag(_) => true,
-        Edit::Pop => false,
-    };
-    frame.len + if tagged { VLAN_HLEN } else { 0 } <= max_len
+fn fits(wire_len: u32, rewrite: &Rewrite, max_len: u32) -> bool {
+    wire_len.wrapping_add_signed(rewrite.growth()) <= max_len
 }
 
-/// Changes the tag in the bytes. `None`: nothing was changed.
+/// Changes the tags in the bytes. `None`: nothing was changed.
 #[inline(always)]
-fn apply(ctx: &XdpContext, packet: Packet, edit: Edit) -> Option<()> {
-    match edit {
-        Edit::Keep => {}
-        Edit::Retag(tag) => {
-            let tci = packet.at::<u16>(14)?;
-            // SAFETY: in bounds and even.
-            unsafe { *tci = tag.tci.to_be() };
-        }
-        Edit::Pop => {
-            // The ethertype behind the tag is at 16: the frame stays a whole one.
-            packet.be16(16)?;
-            let macs = packet.words()?;
-            // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
-            if unsafe { bpf_xdp_adjust_head(ctx.ctx, VLAN_HLEN.cast_signed()) } != 0 {
-                return None;
-            }
-            let header = Packet::new(ctx.data(), ctx.data_end()).at::<[u16; 6]>(0)?;
-            // SAFETY: in bounds and even.
-            unsafe { *header = macs };
-        }
-        Edit::Push(tag) => {
-            let macs = packet.words()?;
-            // SAFETY: as above.
-            if unsafe { bpf_xdp_adjust_head(ctx.ctx, -VLAN_HLEN.cast_signed()) } != 0 {
-                return None;
-            }
-            let header = Packet::new(ctx.data(), ctx.data_end()).at::<[u16; 8]>(0)?;
-            let [d0, d1, d2, s0, s1, s2] = macs;
-            // SAFETY: in bounds and even.
-            unsafe { *header = [d0, d1, d2, s0, s1, s2, tag.tpid.to_be(), tag.tci.to_be()] };
-        }
+fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
+    if rewrite.is_nothing() {
+        return Some(());
     }
+    let macs = packet.words()?;
+    // The EtherType behind what is taken off: the frame stays a whole one.
+    if rewrite.pop > 0 {
+        packet.be16((ETH_HLEN + 2) as usize)?;
+    }
+    if rewrite.pop > 1 {
+        packet.be16((ETH_HLEN + 6) as usize)?;
+    }
+    let growth = rewrite.growth();
+    // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
+    if growth != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, -growth) } != 0 {
+        return None;
+    }
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    if growth != 0 {
+        let addresses = packet.at::<[u16; 6]>(0)?;
+        // SAFETY: in bounds and even.
+        unsafe { *addresses = macs };
+    }
+    let [first, second] = rewrite.tags;
+    if rewrite.push > 0 {
+        put(packet, 12, first)?;
+    }
+    if rewrite.push > 1 {
+        put(packet, 16, second)?;
+    }
+    Some(())
+}
+
+/// Writes a tag at `offset`.
+#[inline(always)]
+fn put(packet: Packet, offset: usize, tag: Tag) -> Option<()> {
+    let place = packet.at::<[u16; 2]>(offset)?;
+    // SAFETY: in bounds and even.
+    unsafe { *place = [tag.tpid.to_be(), tag.tci.to_be()] };
     Some(())
 }

@@ -59,12 +59,25 @@ pub struct Link {
     pub physical: bool,
     /// The VLAN id and protocol (0x8100 or 0x88a8) of a device of kind "vlan".
     pub vlan: Option<(u16, u16)>,
+    /// Settings of a device of kind "vlan".
+    pub vlan_attrs: VlanAttrs,
     /// Attributes of a device of kind "bridge".
     pub bridge: Option<BridgeAttrs>,
     /// Attributes of a device whose master is a bridge.
     pub port: Option<PortAttrs>,
     /// `IFLA_STATS64`.
     pub stats: LinkStats,
+}
+
+/// `IFLA_INFO_DATA` of a VLAN device, but for its VLAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VlanAttrs {
+    /// `VLAN_FLAG_REORDER_HDR`: what leaves gets the device's tag, whatever it carries already.
+    pub reorder_hdr: bool,
+    /// `ingress-qos-map` has entries.
+    pub ingress_map: bool,
+    /// `egress-qos-map` has entries.
+    pub egress_map: bool,
 }
 
 /// Kernel counters of a link.

@@ -1,5 +1,6 @@
 //! What the tables should hold, from what the kernel said. Pure: model, configuration and numbering in, plan out.
 
+mod logical;
 mod numbers;
 pub mod port;
 
@@ -11,7 +12,7 @@ use bridge_common::{
     reason::Reason,
 };
 
-pub use self::numbers::Numbers;
+pub use self::{logical::Parent, numbers::Numbers};
 use crate::{
     config::{HookChoice, RunConfig},
     model::{BridgeAttrs, Bypass, FdbEntry, FdbKey as KernelKey, IfIndex, Link, Model},
@@ -24,6 +25,19 @@ pub struct Plan {
     pub bridges: BTreeMap<IfIndex, BridgePlan>,
     /// Their ports, by interface index.
     pub ports: BTreeMap<IfIndex, PortPlan>,
+    /// The devices that get programs, by interface index: ports, and what logical ports are served on.
+    pub devices: BTreeMap<IfIndex, DevicePlan>,
+    /// Devices below ports, whether ports are served there or not: what is known of them is kept.
+    pub below: BTreeSet<IfIndex>,
+}
+
+/// A device that gets programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePlan {
+    /// Its name.
+    pub name: String,
+    /// Which programs.
+    pub hook: Hook,
 }
 
 /// A reason and the finding behind it.
@@ -65,12 +79,21 @@ pub struct PortPlan {
     pub bridge: IfIndex,
     /// Number in the tables; `None` if there was no room.
     pub slot: Option<u16>,
+    /// The device that the port is served on, if not its own.
+    pub parent: Option<Parent>,
     /// What stands in the port table.
     pub entry: Port,
     /// Which programs to attach.
     pub hook: Hook,
     /// Why frames from here are slow.
     pub slow: Option<Slow>,
+}
+
+impl PortPlan {
+    /// The device that has the programs for this port, where `ifindex` is the port's own.
+    pub fn device(&self, ifindex: IfIndex) -> IfIndex {
+        self.parent.as_ref().map_or(ifindex, |parent| parent.ifindex)
+    }
 }
 
 /// The programs that a port gets.
@@ -87,6 +110,13 @@ pub struct Hook {
     pub is_virtual: bool,
     /// Why, in words.
     pub why: String,
+}
+
+impl Hook {
+    /// No program at all, as the device is gone.
+    fn none() -> Self {
+        Self { tc: false, xdp: false, by_name: false, is_virtual: true, why: "the device is gone".to_owned() }
+    }
 }
 
 /// What attaching found out, which the plan has to respect: refused hooks by device.
@@ -112,8 +142,13 @@ pub fn plan(
         let Some(bridge) = link.master.and_then(|master| plan.bridges.get_mut(&master)) else { continue };
         let Some(index) = link.master else { continue };
         let slot = numbers.slot(link.ifindex);
-        let context = port::Context { model, config, bridge, refused: refused.get(&link.ifindex) };
+        let context = port::Context { model, config, bridge, refusals: refused };
         let port = port::port(&context, index, link, slot);
+        plan.below.extend(logical::below(model, link).map(|below| below.ifindex));
+        if port.hook.tc && port.slot.is_some() {
+            let name = port.parent.as_ref().map_or(&port.name, |parent| &parent.name).clone();
+            plan.devices.insert(port.device(link.ifindex), DevicePlan { name, hook: port.hook.clone() });
+        }
         if bridge.attrs.vlan_filtering {
             for range in model.vlans.get(&link.ifindex).into_iter().flatten() {
                 bridge.vlans.extend(range.first..=range.last);
@@ -213,7 +248,12 @@ pub fn fdb_entry(plan: &Plan, key: &KernelKey, entry: &FdbEntry) -> Option<(FdbK
     Some((FdbKey::new(fid, Mac::new(key.mac)), slot, flags))
 }
 
-/// The hook that the operator chose for the port `name`.
+/// The device that a VLAN device has below it in this namespace.
+pub fn below<'a>(model: &'a Model, link: &Link) -> Option<&'a Link> {
+    logical::below(model, link)
+}
+
+/// The hook that the operator chose for the device `name`.
 fn hook_choice(config: &RunConfig, name: &str) -> HookChoice {
     config.hooks.get(name).copied().unwrap_or_default()
 }

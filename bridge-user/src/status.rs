@@ -184,8 +184,21 @@ pub struct PortStatus {
     pub reasons: BTreeMap<String, u64>,
     /// Bytes received by reason; zeros are left out.
     pub reason_bytes: BTreeMap<String, u64>,
-    /// The kernel's count of frames sent out of the port, whichever path they took.
+    /// Frames sent out of the port, whichever path they took: the kernel's count, and what left a VLAN device by the
+    /// device below it.
     pub sent: Count,
+    /// The device that has the programs for this port, where it is not the port's own: the one below a VLAN device.
+    pub served_on: Option<String>,
+}
+
+impl PortStatus {
+    /// The hook for people: with the device that has it, if that is not the port's own.
+    pub fn hook_and_device(&self) -> String {
+        match &self.served_on {
+            Some(device) => format!("{}@{device}", self.hook),
+            None => self.hook.clone(),
+        }
+    }
 }
 
 /// Shadow mode: everything is decided and nothing forwarded, and what the bridge does is compared.

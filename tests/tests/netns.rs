@@ -13,10 +13,10 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use xbr_tests::{probe::Need, xbr};
 
-#[path = "netns/bypass.rs"]
-mod bypass;
 #[path = "netns/attributes.rs"]
 mod attributes;
+#[path = "netns/bypass.rs"]
+mod bypass;
 #[path = "netns/cli.rs"]
 mod cli;
 #[path = "netns/coherence.rs"]
@@ -49,6 +49,8 @@ mod settings;
 mod shadow;
 #[path = "netns/shaping.rs"]
 mod shaping;
+#[path = "netns/stacked.rs"]
+mod stacked;
 #[path = "netns/topology.rs"]
 mod topology;
 #[path = "netns/visible.rs"]
@@ -75,7 +77,7 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 18] = [
+const GROUPS: [&[Test]; 19] = [
     attributes::TESTS,
     semantics::TESTS,
     visible::TESTS,
@@ -94,6 +96,7 @@ const GROUPS: [&[Test]; 18] = [
     shadow::TESTS,
     vlan::TESTS,
     differential::TESTS,
+    stacked::TESTS,
 ];
 
 fn main() -> ExitCode {
@@ -112,6 +115,7 @@ fn in_scope(name: &str) -> bool {
         _ if env::var_os("XBR_TEST_ALL").is_some() => &[""],
         Ok("6.12") => &[
             "vlan::",
+            "stacked::",
             "semantics::",
             "visible::statistics",
             "policy::",
@@ -121,6 +125,7 @@ fn in_scope(name: &str) -> bool {
         ],
         Ok("6.1") => &[
             "vlan::",
+            "stacked::",
             "semantics::",
             "policy::",
             "life::",

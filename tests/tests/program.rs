@@ -25,6 +25,8 @@ mod doubt;
 mod frames;
 #[path = "program/load.rs"]
 mod load;
+#[path = "program/logical.rs"]
+mod logical;
 #[path = "program/model.rs"]
 mod model;
 #[path = "program/ports.rs"]
@@ -55,6 +57,7 @@ const GROUPS: [&[Test]; 10] = [
     doubt::TESTS,
     protocols::TESTS,
     vlan::TESTS,
+    logical::TESTS,
     source::TESTS,
     destination::TESTS,
     xdp::TESTS,

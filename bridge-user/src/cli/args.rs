@@ -42,6 +42,8 @@ Examples:
   xbr run --all                        every bridge of this network namespace, also later ones
   xbr run br0 --port eth0 --port tap1  two ports; the others stay with the bridge
   xbr run br0 --hook veth1=xdp         let a veth stand in for a NIC
+  xbr run br10 --hook eth0=tc          eth0.10 is a port: no XDP on eth0, which has the programs for it
+  xbr run br10 --hook eth0.10=tc       eth0.10 is a port: the program on eth0.10, nothing on eth0
   xbr run br0 --overrule netfilter     go around netfilter rules that see bridged frames
   xbr run br0 --shadow                 forward nothing, compare with what the bridge does
 
@@ -50,6 +52,9 @@ would be bypassed: xbr status says what, and --overrule goes around it.
 With --shadow every frame goes by the bridge. What xbr would have forwarded is counted, and one frame in --sample is
 looked at again where it leaves: xbr status shows how many agree, and an example of each kind of disagreement. Programs
 of tc alone are attached, whatever --hook says of xdp.
+A port that is a VLAN device (eth0.10) is served by the programs on the device below it (eth0) where xbr status says
+tcx@eth0 or the like. --port eth0 and --hook eth0=... then mean all such ports; --hook eth0.10=xdp asks for XDP on eth0,
+--hook eth0.10=off takes out that port alone, --hook eth0=off leaves eth0 alone.
 SIGTERM and SIGINT stop xbr and leave the ports as they were. RUST_LOG selects log messages in detail.";
 
 /// Options of `xbr run`.
@@ -130,8 +135,12 @@ impl RunArgs {
             if self.shadow && hook == HookChoice::Xdp {
                 warn!("--hook {port}=xdp has no effect on shadow mode, which attaches tc programs alone");
             }
-            if !self.ports.is_empty() && !self.ports.contains(&port) {
-                warn!("--hook {port}=… has no effect: --port is used and does not name {port}");
+            // The device below a VLAN port is not named by --port, and has a hook all the same.
+            let below = self.ports.iter().any(|named| named.starts_with(&format!("{port}.")));
+            if !self.ports.is_empty() && !self.ports.contains(&port) && !below {
+                warn!(
+                    "--hook {port}=… has no effect unless VLAN ports are served on {port}: --port does not name {port}"
+                );
             }
         }
         let mut bridges = Vec::new();

@@ -134,7 +134,7 @@ fn ports_table(ports: &[PortStatus]) -> String {
         table.row(&[
             port.ifname.clone(),
             port.state.clone(),
-            port.hook.clone(),
+            port.hook_and_device(),
             percent(fast_share(port.fast, port.slow, port.dropped)),
             si_count(port.fast.packets),
             si_count(port.slow.packets),
@@ -176,7 +176,7 @@ fn slow_reasons(port: &PortStatus) -> Vec<(&str, u64)> {
 
 fn port_details(port: &PortStatus) -> String {
     let mut text = format!("\n  {}\n", printable(&port.ifname));
-    line(&mut text, &format!("    hook: {}: {}", port.hook, port.hook_why));
+    line(&mut text, &format!("    hook: {}: {}", port.hook_and_device(), port.hook_why));
     let sent = port.sent;
     // Writing to a string does not fail.
     let _ = writeln!(text, "    sent: {} packets, {} bytes", sent.packets, sent.bytes);

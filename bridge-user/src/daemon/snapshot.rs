@@ -83,9 +83,9 @@ fn warnings(world: &World) -> Vec<String> {
             "the kernel's announcements are not heard: port and VLAN changes are followed by netlink alone".to_owned(),
         );
     }
-    for (ifindex, port) in &world.plan.ports {
+    for (ifindex, device) in &world.plan.devices {
         if let Some(why) = world.attachments.get(*ifindex).and_then(|hooked| hooked.xdp_refused()) {
-            warnings.push(format!("{}: no XDP, tc alone: {why}", port.name));
+            warnings.push(format!("{}: no XDP, tc alone: {why}", device.name));
         }
     }
     warnings
@@ -144,7 +144,7 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
         None
     });
     let totals = totals.unwrap_or_default();
-    let hooked = world.attachments.get(ifindex);
+    let hooked = world.attachments.get(port.device(ifindex));
     let (slow_reason, slow_detail) = words(port.slow.as_ref());
     let hook_why = match hooked.and_then(|hooked| hooked.xdp_refused()) {
         Some(refused) => format!("{}; XDP refused: {refused}", port.hook.why),
@@ -153,6 +153,11 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
     let ready = world.in_step && port.slow.is_none() && hooked.is_some();
     let shadow = world.shadow.as_ref().map(|shadow| shadow.port(&port.name, ready, &totals));
     let stats = link.map(|link| link.stats).unwrap_or_default();
+    let by_parent = port.slot.map(|slot| counters::sent(&world.tables, slot)).transpose().unwrap_or_else(|error| {
+        warn!("cannot read the counters of {}: {error}", port.name);
+        None
+    });
+    let by_parent = by_parent.unwrap_or_default();
     PortStatus {
         ifname: port.name.clone(),
         ifindex,
@@ -168,7 +173,8 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
         dropped: totals.dropped,
         reasons: totals.reasons.iter().map(|(reason, count)| (reason.name().to_owned(), count.packets)).collect(),
         reason_bytes: totals.reasons.iter().map(|(reason, count)| (reason.name().to_owned(), count.bytes)).collect(),
-        sent: Count { packets: stats.tx_packets, bytes: stats.tx_bytes },
+        sent: Count { packets: stats.tx_packets + by_parent.packets, bytes: stats.tx_bytes + by_parent.bytes },
+        served_on: port.parent.as_ref().map(|parent| parent.name.clone()),
     }
 }
 

@@ -368,6 +368,7 @@ impl World {
             })
             .map(|link| (link.ifindex, link.name.clone()))
             .collect();
+        let devices = with_devices_below(&self.model, devices);
         self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
         self.replan(&served)
     }
@@ -452,6 +453,18 @@ impl World {
         }
         self.said.table_full = refused > 0;
     }
+}
+
+/// Ports, and the devices below those that are VLAN devices: what is found there matters as well.
+fn with_devices_below(model: &Model, ports: Vec<(IfIndex, String)>) -> Vec<(IfIndex, String)> {
+    let mut devices: BTreeMap<IfIndex, String> = BTreeMap::new();
+    for (ifindex, name) in ports {
+        if let Some(below) = model.links.get(&ifindex).and_then(|link| plan::below(model, link)) {
+            devices.insert(below.ifindex, below.name.clone());
+        }
+        devices.insert(ifindex, name);
+    }
+    devices.into_iter().collect()
 }
 
 /// The line about a full FDB table.

@@ -27,7 +27,7 @@ use crate::{
     bypass::ethtool::{self, RxVlan},
     error::Failure,
     model::IfIndex,
-    plan::{Plan, PortPlan, Refusals, Slow},
+    plan::{DevicePlan, Plan, Refusals, Slow},
 };
 
 /// Priority of our filter on a clsact qdisc: behind whatever somebody numbered by hand.
@@ -130,13 +130,18 @@ impl Attachments {
         &self.refused
     }
 
-    /// Takes programs off the ports that the plan no longer has, or wants differently. Before the tables change.
+    /// Takes programs off the devices that the plan no longer has, or wants differently. Before the tables change.
     pub fn detach_outdated(&mut self, plan: &Plan) {
+        self.follow_names(plan);
         let outdated: Vec<IfIndex> = self
             .hooked
             .iter()
             .filter(|(ifindex, hooked)| {
-                plan.ports.get(ifindex).is_none_or(|port| !port.hook.tc || (hooked.xdp.is_some() && !port.hook.xdp))
+                plan.devices.get(ifindex).is_none_or(|device| {
+                    // A VLAN port that joins later may want XDP on the device below it.
+                    let as_wanted = hooked.xdp.is_some() == device.hook.xdp || hooked.xdp_refused.is_some();
+                    !as_wanted
+                })
             })
             .map(|(ifindex, _)| *ifindex)
             .collect();
@@ -144,33 +149,40 @@ impl Attachments {
             self.detach(ifindex);
         }
         self.leave_lookouts(plan);
-        self.refused.retain(|ifindex, _| plan.ports.contains_key(ifindex));
-        self.told.retain(|ifindex, _| plan.ports.contains_key(ifindex) || plan.bridges.contains_key(ifindex));
+        let known = |ifindex: &IfIndex| plan.ports.contains_key(ifindex) || plan.below.contains(ifindex);
+        self.refused.retain(|ifindex, _| known(ifindex));
+        self.told.retain(|ifindex, _| known(ifindex) || plan.bridges.contains_key(ifindex));
     }
 
-    /// Attaches to the ports that the plan wants and that have no program yet. After the tables changed. Returns whether
+    /// A device that was renamed is to be put back under its new name.
+    fn follow_names(&mut self, plan: &Plan) {
+        for (ifindex, hooked) in &mut self.hooked {
+            if let Some(device) = plan.devices.get(ifindex).filter(|device| device.name != hooked.name) {
+                hooked.name.clone_from(&device.name);
+                self.undo.rename(*ifindex, &device.name);
+            }
+        }
+    }
+
+    /// Attaches to the devices that the plan wants and that have no program yet. After the tables changed. Returns whether
     /// a refusal appeared, which the plan has to learn.
     pub fn attach_missing(&mut self, programs: &mut Programs, plan: &Plan) -> bool {
         let mut changed = false;
-        for (ifindex, port) in &plan.ports {
-            if !port.hook.tc
-                || port.slot.is_none()
-                || self.hooked.contains_key(ifindex)
-                || self.refused.contains_key(ifindex)
-            {
+        for (ifindex, device) in &plan.devices {
+            if self.hooked.contains_key(ifindex) || self.refused.contains_key(ifindex) {
                 continue;
             }
-            match self.attach(programs, *ifindex, port) {
+            match self.attach(programs, *ifindex, device) {
                 Ok(hooked) => {
-                    info!("{}: attached ({}: {})", port.name, hooked.describe(), port.hook.why);
+                    info!("{}: attached ({}: {})", device.name, hooked.describe(), device.hook.why);
                     self.hooked.insert(*ifindex, hooked);
                 }
-                Err(_) if vanished(*ifindex, &port.name) => {
-                    info!("{}: gone before it could be attached to", port.name);
+                Err(_) if vanished(*ifindex, &device.name) => {
+                    info!("{}: gone before it could be attached to", device.name);
                 }
                 Err(why) => {
                     if self.told.insert(*ifindex, why.clone()).as_ref() != Some(&why) {
-                        warn!("{}: not accelerated: {why}", port.name);
+                        warn!("{}: not accelerated: {why}", device.name);
                     }
                     self.refused.insert(*ifindex, Slow { reason: Reason::NoHook, detail: why });
                     changed = true;
@@ -204,8 +216,8 @@ impl Attachments {
         self.leave_lookouts(&Plan::default());
     }
 
-    fn attach(&mut self, programs: &mut Programs, ifindex: IfIndex, port: &PortPlan) -> Result<Hooked, String> {
-        let mut hooked = Hooked::new(&port.name, programs.tcx);
+    fn attach(&mut self, programs: &mut Programs, ifindex: IfIndex, device: &DevicePlan) -> Result<Hooked, String> {
+        let mut hooked = Hooked::new(&device.name, programs.tcx);
         let attached = self
             .attach_tc(programs, ifindex, &mut hooked)
             .and_then(|()| if programs.entries.is_shadow() { watch_egress(programs, &mut hooked) } else { Ok(()) });
@@ -213,10 +225,10 @@ impl Attachments {
             self.release(ifindex, hooked);
             return Err(why);
         }
-        if port.hook.xdp
-            && let Err(why) = self.attach_xdp(programs, ifindex, port, &mut hooked)
+        if device.hook.xdp
+            && let Err(why) = self.attach_xdp(programs, ifindex, device, &mut hooked)
         {
-            warn!("{}: no XDP, tc alone: {why}", port.name);
+            warn!("{}: no XDP, tc alone: {why}", device.name);
             hooked.xdp_refused = Some(why);
         }
         Ok(hooked)
@@ -253,11 +265,11 @@ impl Attachments {
         &mut self,
         programs: &mut Programs,
         ifindex: IfIndex,
-        port: &PortPlan,
+        device: &DevicePlan,
         hooked: &mut Hooked,
     ) -> Result<(), String> {
-        let name = &port.name;
-        if port.hook.is_virtual {
+        let name = &device.name;
+        if device.hook.is_virtual {
             warn!(
                 "{name}: XDP on a virtual device: a VLAN tag or an unfinished checksum in skb metadata is invisible there; \
                  the sender must have tx-vlan-offload and tx checksumming off, or a frame may lose its tag or the checksum of a packet that it tunnels"

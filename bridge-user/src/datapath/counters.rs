@@ -58,3 +58,13 @@ pub fn vlan(tables: &Tables, cell: u32) -> Result<(Count, Count), MapError> {
     }
     Ok((fast, slow))
 }
+
+/// Reads what left the logical port in `slot` by its parent.
+pub fn sent(tables: &Tables, slot: u16) -> Result<Count, MapError> {
+    let mut sent = Count::default();
+    for cpu in tables.sent.get(&u32::from(slot), 0)?.iter() {
+        sent.packets += cpu.packets;
+        sent.bytes += cpu.bytes;
+    }
+    Ok(sent)
+}

@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
-    maps::{FdbKey, FdbValue, GENERATIONS, Port, PortCounters, TRUST_CELLS, Trust, VlanCounters},
+    maps::{Counter, FdbKey, FdbValue, GENERATIONS, Port, PortCounters, TRUST_CELLS, Trust, VlanCounters},
     reason::Reason,
 };
 use log::warn;
@@ -18,12 +18,14 @@ use crate::error::{Exit, Failure};
 /// All maps that user space writes or reads.
 pub struct Tables {
     pub(super) slots: HashMap<MapData, u32, u32>,
+    pub(super) logical: HashMap<MapData, u64, u32>,
     pub(super) ports: Array<MapData, Port>,
     pub(super) fdb: HashMap<MapData, u64, FdbValue>,
     pub(super) lease: Array<MapData, u64>,
     pub(super) devices: DevMap<MapData>,
     pub(super) vlan_cells: Array<MapData, u32>,
     pub(super) port_counters: PerCpuArray<MapData, PortCounters>,
+    pub(super) sent: PerCpuArray<MapData, Counter>,
     pub(super) vlan_counters: PerCpuArray<MapData, VlanCounters>,
     pub(super) watch: HashMap<MapData, u32, u32>,
     generations: Cells<u64>,
@@ -35,12 +37,14 @@ impl Tables {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, Failure> {
         let mut tables = Self {
             slots: take(ebpf, "xbr_slots")?,
+            logical: take(ebpf, "xbr_logical")?,
             ports: take(ebpf, "xbr_ports")?,
             fdb: take(ebpf, "xbr_fdb")?,
             lease: take(ebpf, "xbr_lease")?,
             devices: take(ebpf, "xbr_dev")?,
             vlan_cells: take(ebpf, "xbr_vcell")?,
             port_counters: take(ebpf, "xbr_count")?,
+            sent: take(ebpf, "xbr_sent")?,
             vlan_counters: take(ebpf, "xbr_vcount")?,
             watch: take(ebpf, "xbr_watch")?,
             generations: Cells::map(ebpf, "xbr_gens", GENERATIONS)?,
@@ -127,19 +131,33 @@ impl Tables {
         self.ports.set(u32::from(slot), port, 0)
     }
 
-    /// Makes a device known by its slot: to the programs that it runs, and as an egress of XDP.
-    pub fn put_device(&mut self, ifindex: u32, slot: u16) -> Result<(), MapError> {
+    /// Sets the device by which XDP sends frames to the port in `slot`.
+    pub fn put_egress(&mut self, slot: u16, ifindex: u32) {
         if let Err(error) = self.devices.set(u32::from(slot), ifindex, None, 0) {
             // Not every device may stand in a device map; the port table does not offer it to XDP then.
             warn!("device {ifindex} cannot be an egress of XDP: {error}");
         }
-        self.slots.insert(ifindex, u32::from(slot), 0)
+    }
+
+    /// Makes a device known to the programs that it runs: by its slot, or as [`bridge_common::maps::PARENT`].
+    pub fn put_device(&mut self, ifindex: u32, slot: u32) -> Result<(), MapError> {
+        self.slots.insert(ifindex, slot, 0)
     }
 
     /// Forgets a device. Its cell in the device map stays (no port entry points there any more, and the kernel clears it
     /// when the device goes).
     pub fn remove_device(&mut self, ifindex: u32) -> Result<(), MapError> {
         absent_is_fine(self.slots.remove(&ifindex))
+    }
+
+    /// Makes a logical port known by its [`bridge_common::maps::logical_key`].
+    pub fn put_logical(&mut self, key: u64, slot: u16) -> Result<(), MapError> {
+        self.logical.insert(key, u32::from(slot), 0)
+    }
+
+    /// Forgets a logical port; one that is not there is fine.
+    pub fn remove_logical(&mut self, key: u64) -> Result<(), MapError> {
+        absent_is_fine(self.logical.remove(&key))
     }
 
     /// Sets the counter cell of a fid.

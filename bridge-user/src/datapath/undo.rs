@@ -120,6 +120,18 @@ impl Undo {
         }
     }
 
+    /// The device has another name now.
+    pub fn rename(&mut self, ifindex: IfIndex, name: &str) {
+        let mut changed = false;
+        for device in self.devices.iter_mut().filter(|device| device.ifindex == ifindex && device.name != name) {
+            name.clone_into(&mut device.name);
+            changed = true;
+        }
+        if changed {
+            self.store();
+        }
+    }
+
     /// Strikes out a change that was undone. What is not recorded is ignored.
     pub fn forget(&mut self, ifindex: IfIndex, change: Change) {
         let mut changed = false;

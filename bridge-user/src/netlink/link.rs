@@ -14,8 +14,9 @@ use super::{
         IFLA_BRPORT_NEIGH_VLAN_SUPPRESS, IFLA_BRPORT_PROXYARP, IFLA_BRPORT_PROXYARP_WIFI, IFLA_BRPORT_STATE,
         IFLA_BRPORT_VLAN_TUNNEL, IFLA_CARRIER, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
         IFLA_INFO_SLAVE_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_PARENT_DEV_NAME,
-        IFLA_PHYS_SWITCH_ID, IFLA_PROMISCUITY, IFLA_QDISC, IFLA_STATS64, IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL, IFLA_XDP,
-        IFLA_XDP_DRV_PROG_ID, IFLA_XDP_HW_PROG_ID, IFLA_XDP_PROG_ID, IFLA_XDP_SKB_PROG_ID,
+        IFLA_PHYS_SWITCH_ID, IFLA_PROMISCUITY, IFLA_QDISC, IFLA_STATS64, IFLA_VLAN_EGRESS_QOS, IFLA_VLAN_FLAGS,
+        IFLA_VLAN_ID, IFLA_VLAN_INGRESS_QOS, IFLA_VLAN_PROTOCOL, IFLA_XDP, IFLA_XDP_DRV_PROG_ID, IFLA_XDP_HW_PROG_ID,
+        IFLA_XDP_PROG_ID, IFLA_XDP_SKB_PROG_ID, VLAN_FLAG_REORDER_HDR,
     },
     wire::{Malformed, attributes, be16_of, bool_of, bytes, string_of, u8_of, u16_of, u32_at, u32_of},
 };
@@ -159,10 +160,15 @@ fn link_info(link: &mut Link, nest: &[u8]) -> Result<(), Malformed> {
         }
         (Some("vlan"), Some(data)) => {
             let (id, protocol) = link.vlan.insert((0, 0x8100));
+            let attrs = &mut link.vlan_attrs;
             outcome = outcome.and(each(data, |kind, value| {
                 match kind {
                     IFLA_VLAN_ID => *id = u16_of(value)?,
                     IFLA_VLAN_PROTOCOL => *protocol = be16_of(value)?,
+                    // struct ifla_vlan_flags: flags, then a mask. Missing where none is set (vlan_fill_info).
+                    IFLA_VLAN_FLAGS => attrs.reorder_hdr = u32_at(value, 0)? & VLAN_FLAG_REORDER_HDR != 0,
+                    IFLA_VLAN_INGRESS_QOS => attrs.ingress_map = true,
+                    IFLA_VLAN_EGRESS_QOS => attrs.egress_map = true,
                     _ => {}
                 }
                 Ok(())

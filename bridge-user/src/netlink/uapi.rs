@@ -66,7 +66,12 @@ pub(super) const IFLA_INFO_SLAVE_KIND: u16 = 4;
 pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
 
 pub(super) const IFLA_VLAN_ID: u16 = 1;
+pub(super) const IFLA_VLAN_FLAGS: u16 = 2;
+pub(super) const IFLA_VLAN_EGRESS_QOS: u16 = 3;
+pub(super) const IFLA_VLAN_INGRESS_QOS: u16 = 4;
 pub(super) const IFLA_VLAN_PROTOCOL: u16 = 5;
+/// `VLAN_FLAG_REORDER_HDR`.
+pub(super) const VLAN_FLAG_REORDER_HDR: u32 = 1 << 0;
 
 pub(super) const IFLA_BR_FORWARD_DELAY: u16 = 1;
 pub(super) const IFLA_BR_AGEING_TIME: u16 = 4;

@@ -5,7 +5,10 @@ use bridge_common::{
     reason::Reason,
 };
 
-use super::{BridgePlan, Hook, PortPlan, Slow, hook_choice};
+use super::{
+    BridgePlan, Hook, Parent, PortPlan, Refusals, Slow, hook_choice,
+    logical::{self, Question},
+};
 use crate::{
     config::{HookChoice, RunConfig},
     model::{BridgeAttrs, IfIndex, Link, Model, PortAttrs},
@@ -28,24 +31,48 @@ pub(super) struct Context<'a> {
     pub(super) model: &'a Model,
     pub(super) config: &'a RunConfig,
     pub(super) bridge: &'a BridgePlan,
-    pub(super) refused: Option<&'a Slow>,
+    pub(super) refusals: &'a Refusals,
 }
 
 pub(super) fn port(context: &Context<'_>, bridge: IfIndex, link: &Link, slot: Option<u16>) -> PortPlan {
     let attrs = link.port.clone().unwrap_or_default();
-    let hook = hook(context.config, link);
-    let why = why_slow(context, link, &attrs, &hook, slot);
-    let entry = entry(context, link, &attrs, &hook, why.as_ref());
-    PortPlan { name: link.name.clone(), bridge, slot, entry, hook, slow: why }
+    let Context { model, config, bridge: plan, refusals } = context;
+    let question = Question { model, config, bridge: &plan.attrs, refusals };
+    let (parent, own) = match logical::parent(&question, link, &attrs) {
+        Some(Ok(parent)) => (Some(parent), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let mut hook = hook(context, link, parent.as_ref());
+    if let Some(why) = own.filter(|_| hook.tc) {
+        hook.why = format!("{}; {why}", hook.why);
+    }
+    let place = Place { parent, hook };
+    let why = why_slow(context, link, &attrs, &place, slot);
+    let entry = entry(context, link, &attrs, &place, why.as_ref());
+    PortPlan { name: link.name.clone(), bridge, slot, parent: place.parent, entry, hook: place.hook, slow: why }
 }
 
-fn hook(config: &RunConfig, link: &Link) -> Hook {
+/// Where a port is served, and how.
+struct Place {
+    parent: Option<Parent>,
+    hook: Hook,
+}
+
+fn hook(context: &Context<'_>, link: &Link, parent: Option<&Parent>) -> Hook {
+    let Context { model, config, .. } = context;
     let is_virtual = !link.physical;
     let name = &link.name;
+    // Frames of a VLAN device come in at the device below it as well.
+    let below = logical::below(model, link);
+    let named = config.ports.contains(name) || below.is_some_and(|below| config.ports.contains(&below.name));
     let (tc, xdp, by_name, why) = match hook_choice(config, name) {
         HookChoice::Off => (false, false, true, "turned off by --hook".to_owned()),
-        _ if !config.ports.is_empty() && !config.ports.contains(name) => {
+        _ if !config.ports.is_empty() && !named => {
             (false, false, false, "not among the ports named by --port".to_owned())
+        }
+        _ if parent.is_some() => {
+            return below.map_or_else(Hook::none, |below| logical::hook(model, config, below));
         }
         HookChoice::Tc => (true, false, true, "chosen by --hook".to_owned()),
         HookChoice::Xdp => (true, true, true, "chosen by --hook".to_owned()),
@@ -62,8 +89,9 @@ fn hook(config: &RunConfig, link: &Link) -> Hook {
 }
 
 /// Why frames that come in here are slow; the first finding in the order of what an operator would look at first.
-fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slot: Option<u16>) -> Option<Slow> {
-    let Context { model, config, bridge, refused } = context;
+fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, slot: Option<u16>) -> Option<Slow> {
+    let Context { model, config, bridge, refusals } = context;
+    let hook = &place.hook;
     let bypass = &model.bypass;
     let ifindex = link.ifindex;
     let policy = |reason: Reason, detail: Option<String>| {
@@ -79,8 +107,9 @@ fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, 
     if let Some(slow) = &bridge.slow {
         return Some(slow.clone());
     }
-    if let Some(slow) = refused {
-        return Some((*slow).clone());
+    // A device below that is refused is no parent.
+    if let Some(slow) = refusals.get(&ifindex).filter(|_| place.parent.is_none()) {
+        return Some(slow.clone());
     }
     if let Some(detail) = feature(link, attrs) {
         return Some(Slow::new(Reason::PortFeature, detail));
@@ -89,7 +118,8 @@ fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, 
         .or_else(|| policy(Reason::TcFilter, bypass.ingress_filters.get(&ifindex).cloned()))
         .or_else(|| upper(model, ifindex).map(|detail| Slow::new(Reason::VlanUpper, detail)))
         .or_else(|| {
-            let stripped = hook.xdp && bypass.rx_vlan_offload.get(&ifindex) == Some(&true);
+            let device = place.parent.as_ref().map_or(ifindex, |parent| parent.ifindex);
+            let stripped = hook.xdp && bypass.rx_vlan_offload.get(&device) == Some(&true);
             stripped.then(|| Slow::new(Reason::RxVlanOffload, "rx-vlan-offload is on and XDP would not see the tags"))
         })
         .or_else(|| not_forwarding(link, attrs).map(|detail| Slow::new(Reason::PortState, detail)))
@@ -153,10 +183,14 @@ pub fn state_name(state: Option<u8>) -> &'static str {
     }
 }
 
-fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slow: Option<&Slow>) -> Port {
+fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, slow: Option<&Slow>) -> Port {
     let Context { model, config, bridge, .. } = context;
+    // What frames leave by: the parent with the tag in front, or the port's own device, which pushes it itself.
+    let by_parent = place.parent.as_ref().filter(|parent| parent.leaves);
+    let egress_link = by_parent.and_then(|parent| model.links.get(&parent.ifindex)).unwrap_or(link);
     let mut entry = Port {
-        ifindex: link.ifindex,
+        ifindex: egress_link.ifindex,
+        outer: by_parent.map_or(0, |parent| Port::pack_outer(parent.tag.tpid, parent.tag.vid())),
         max_len: link.mtu.saturating_add(18),
         fid_base: bridge.fid_base.unwrap_or_default(),
         tpid: bridge.attrs.vlan_protocol,
@@ -175,12 +209,13 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slo
         // br_forward turns to the backup port at the moment that the carrier is gone; netlink says so up to a second later.
         && attrs.backup_port.is_none()
         && not_forwarding(link, attrs).is_none();
-    let missed = model.bypass.egress_missed.contains_key(&link.ifindex) && !config.overrule.contains(&Reason::EgressPolicy);
+    let missed = [link, egress_link].iter().any(|link| model.bypass.egress_missed.contains_key(&link.ifindex))
+        && !config.overrule.contains(&Reason::EgressPolicy);
     let (ip, ip6, _) = model.bypass.br_netfilter.unwrap_or_default();
     let there = model.bypass.br_netfilter.is_some();
     flag(port_flags::INGRESS, alive && slow.is_none());
     flag(port_flags::EGRESS, egress && !missed);
-    flag(port_flags::EGRESS_XDP, egress && !missed && takes_xdp(model, link));
+    flag(port_flags::EGRESS_XDP, egress && !missed && takes_xdp(model, egress_link));
     flag(port_flags::EGRESS_POLICY, egress && missed);
     flag(port_flags::CHECK_IPV4, there && (ip || bridge.attrs.nf_call_iptables));
     flag(port_flags::CHECK_IPV6, there && (ip6 || bridge.attrs.nf_call_ip6tables));
@@ -188,7 +223,7 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slo
     flag(port_flags::LEARNING, attrs.learning && bridge.attrs.ageing_time != 0);
     flag(port_flags::LOCKED, attrs.locked);
     flag(port_flags::ISOLATED, attrs.isolated);
-    flag(port_flags::VIRTUAL_XDP, hook.is_virtual);
+    flag(port_flags::VIRTUAL_XDP, place.hook.is_virtual);
     entry.slow_reason = slow.map_or(Reason::UnknownPort, |slow| slow.reason) as u32;
     if bridge.attrs.vlan_filtering {
         for range in model.vlans.get(&link.ifindex).into_iter().flatten() {

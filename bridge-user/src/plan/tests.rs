@@ -7,6 +7,7 @@ use bridge_common::maps::port_flags::{
 use super::*;
 use crate::model::{PortAttrs, VlanRange};
 
+mod logical;
 mod rules;
 
 const BRIDGE: IfIndex = 1;

@@ -258,7 +258,8 @@ impl App {
     fn arrange(&mut self) {
         let (sort, reversed) = (self.sort, self.reversed);
         let passes = |row: &&Row| {
-            let texts = [&row.bridge, &row.port.ifname, &row.port.hook];
+            let hook = row.port.hook_and_device();
+            let texts = [&row.bridge, &row.port.ifname, &hook];
             texts.iter().any(|text| text.to_lowercase().contains(&self.filter))
         };
         self.shown.rows = self.shown.all.iter().filter(passes).cloned().collect();

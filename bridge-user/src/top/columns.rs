@@ -111,7 +111,7 @@ impl Column {
         match self {
             Self::Bridge => row.bridge.clone(),
             Self::Port => row.port.ifname.clone(),
-            Self::Hook => row.port.hook.clone(),
+            Self::Hook => row.port.hook_and_device(),
             Self::Slow if !row.port.ready() => not_accelerated(row),
             Self::InPackets | Self::InBits | Self::OutPackets | Self::OutBits | Self::Fast | Self::Slow => {
                 self.rate_cell(row.rates.as_ref())
@@ -155,7 +155,7 @@ impl Column {
         let by_value = match self {
             Self::Bridge => turned(one.bridge.cmp(&other.bridge)),
             Self::Port => turned(one.port.ifname.cmp(&other.port.ifname)),
-            Self::Hook => turned(one.port.hook.cmp(&other.port.hook)),
+            Self::Hook => turned(one.port.hook_and_device().cmp(&other.port.hook_and_device())),
             Self::InPackets | Self::InBits | Self::OutPackets | Self::OutBits | Self::Fast | Self::Slow => {
                 match (self.value(one), self.value(other)) {
                     (Some(left), Some(right)) => turned(left.total_cmp(&right)),
@@ -181,15 +181,15 @@ impl Column {
 
     /// Cells that the column needs, its gap to the next one not included. The last column takes what is left.
     fn width(self, rows: &[&Row]) -> usize {
-        let longest = |text: fn(&Row) -> &str, least: usize, most: usize| {
+        let longest = |text: fn(&Row) -> String, least: usize, most: usize| {
             let longest = rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0);
             // One more than the heading, for the mark.
             longest.max(least).clamp(self.title().len() + 1, most)
         };
         match self {
-            Self::Bridge => longest(|row| &row.bridge, 0, NAME),
-            Self::Port => longest(|row| &row.port.ifname, "TOTAL".len(), NAME),
-            Self::Hook => longest(|row| &row.port.hook, 0, NAME),
+            Self::Bridge => longest(|row| row.bridge.clone(), 0, NAME),
+            Self::Port => longest(|row| row.port.ifname.clone(), "TOTAL".len(), NAME),
+            Self::Hook => longest(|row| row.port.hook_and_device(), 0, NAME),
             Self::InPackets | Self::InBits | Self::OutPackets | Self::OutBits | Self::Fast => self.title().len() + 1,
             Self::Slow => REASONS,
         }

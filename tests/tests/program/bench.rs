@@ -126,7 +126,8 @@ impl Bench {
         let stranger = if_nametoindex("q1")?;
         let devices = BTreeMap::from([(HERE, here), (THERE, there), (ELSEWHERE, elsewhere)]);
         for (slot, ifindex) in &devices {
-            tables.put_device(*ifindex, *slot)?;
+            tables.put_device(*ifindex, u32::from(*slot))?;
+            tables.put_egress(*slot, *ifindex);
         }
         for fid in COUNTED {
             tables.put_vlan_cell(fid, vlan_cell(fid))?;

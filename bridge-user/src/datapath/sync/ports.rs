@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use bridge_common::{
-    maps::{Counter, MAX_VLAN_CELLS, Port, PortCounters, VlanCounters, port_flags},
+    maps::{Counter, MAX_VLAN_CELLS, PARENT, Port, PortCounters, VlanCounters, logical_key, port_flags},
     reason::REASONS,
 };
 
@@ -26,8 +26,12 @@ const RESTRICT: u32 = port_flags::LEARNING
 pub(super) struct PortSync {
     /// What stands in the port table, by slot.
     written: BTreeMap<u16, Port>,
-    /// What stands in the slot table.
-    devices: BTreeMap<IfIndex, u16>,
+    /// What stands in the slot table: slots, and [`PARENT`].
+    devices: BTreeMap<IfIndex, u32>,
+    /// What stands in the table of logical ports.
+    logical: BTreeMap<u64, u16>,
+    /// What stands in the device map, by slot.
+    egress: BTreeMap<u16, IfIndex>,
     /// Counter cells by fid.
     cells: BTreeMap<u16, u32>,
 }
@@ -53,11 +57,15 @@ impl PortSync {
     /// Writes the new state.
     pub(super) fn settle(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
         let wanted = by_slot(plan);
-        let devices: BTreeMap<IfIndex, u16> =
-            plan.ports.iter().filter_map(|(ifindex, port)| Some((*ifindex, port.slot?))).collect();
+        let (devices, logical) = arrivals(plan);
         for (ifindex, slot) in &self.devices {
             if devices.get(ifindex) != Some(slot) {
                 tables.remove_device(*ifindex)?;
+            }
+        }
+        for (key, slot) in &self.logical {
+            if logical.get(key) != Some(slot) {
+                tables.remove_logical(*key)?;
             }
         }
         self.written.retain(|slot, _| wanted.contains_key(slot));
@@ -66,9 +74,19 @@ impl PortSync {
             if !self.written.contains_key(&slot) {
                 zero_port(tables, slot)?;
             }
+            // Before the entry that offers it; a port whose device changes is closed since it was narrowed.
+            if self.egress.insert(slot, port.ifindex) != Some(port.ifindex) {
+                tables.put_egress(slot, port.ifindex);
+            }
             if self.written.get(&slot) != Some(port) {
                 tables.put_port(slot, port)?;
                 self.written.insert(slot, *port);
+            }
+        }
+        self.egress.retain(|slot, _| self.written.contains_key(slot));
+        for (key, slot) in &logical {
+            if self.logical.get(key) != Some(slot) {
+                tables.put_logical(*key, *slot)?;
             }
         }
         for (ifindex, slot) in &devices {
@@ -76,7 +94,7 @@ impl PortSync {
                 tables.put_device(*ifindex, *slot)?;
             }
         }
-        self.devices = devices;
+        (self.devices, self.logical) = (devices, logical);
         Ok(())
     }
 
@@ -123,12 +141,33 @@ impl PortSync {
     }
 }
 
+/// How frames find their port: devices by interface index, and logical ports by their key.
+fn arrivals(plan: &Plan) -> (BTreeMap<IfIndex, u32>, BTreeMap<u64, u16>) {
+    let (mut devices, mut logical) = (BTreeMap::new(), BTreeMap::new());
+    for (ifindex, port) in &plan.ports {
+        let Some(slot) = port.slot else { continue };
+        match &port.parent {
+            None => {
+                devices.insert(*ifindex, u32::from(slot));
+            }
+            Some(parent) => {
+                devices.insert(parent.ifindex, PARENT);
+                logical.insert(logical_key(parent.ifindex, parent.tag), slot);
+            }
+        }
+    }
+    (devices, logical)
+}
+
 fn by_slot(plan: &Plan) -> BTreeMap<u16, &Port> {
     plan.ports.values().filter_map(|port| Some((port.slot?, &port.entry))).collect()
 }
 
 /// A slot that is given to another port begins at zero.
 fn zero_port(tables: &mut Tables, slot: u16) -> Result<(), MapError> {
+    if let Ok(values) = PerCpuValues::try_from(vec![Counter::default(); nr_cpus().unwrap_or(1)]) {
+        tables.sent.set(u32::from(slot), values, 0)?;
+    }
     let zero = PortCounters { reasons: [Counter::default(); REASONS] };
     match PerCpuValues::try_from(vec![zero; nr_cpus().unwrap_or(1)]) {
         Ok(values) => tables.port_counters.set(u32::from(slot), values, 0),
@@ -141,8 +180,8 @@ fn narrow(old: &Port, new: &Port) -> Port {
     let mut port = *old;
     let mut permit = old.flags & new.flags & PERMIT;
     // Where the meaning of frames changes, nothing is common to both.
-    let same_meaning = (old.ifindex, old.fid_base, old.pvid, old.tpid)
-        == (new.ifindex, new.fid_base, new.pvid, new.tpid)
+    let same_meaning = (old.ifindex, old.outer, old.fid_base, old.pvid, old.tpid)
+        == (new.ifindex, new.outer, new.fid_base, new.pvid, new.tpid)
         && (old.flags ^ new.flags) & port_flags::VLAN_AWARE == 0
         && old.untagged == new.untagged;
     if !same_meaning {
@@ -184,6 +223,7 @@ mod tests {
             |port: &mut Port| port.fid_base = 9,
             |port: &mut Port| port.tpid = 9,
             |port: &mut Port| port.ifindex = 9,
+            |port: &mut Port| port.outer = 9,
             |port: &mut Port| port.untagged[3] = 9,
             |port: &mut Port| port.flags |= port_flags::VLAN_AWARE,
         ] {

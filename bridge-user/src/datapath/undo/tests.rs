@@ -61,6 +61,20 @@ fn what_was_undone_leaves_no_file() {
 }
 
 #[test]
+fn a_renamed_device_is_recorded_by_its_new_name() {
+    let folder = Folder::new("rename");
+    let (mut first, mut second) = (folder.open(), folder.open());
+    first.record(3, "eth0", ClsactAdded);
+    first.record(4, "tap0", ClsactAdded);
+    first.rename(3, "up0");
+    first.rename(5, "nobody");
+    drop(first);
+    let mut found = second.leftovers();
+    found.sort();
+    assert_eq!(found, [(3, "up0".to_owned(), vec![ClsactAdded]), (4, "tap0".to_owned(), vec![ClsactAdded])]);
+}
+
+#[test]
 fn a_living_instance_keeps_its_own_and_a_dead_ones_is_found_once() {
     let folder = Folder::new("dead");
     let (mut first, mut second, mut third) = (folder.open(), folder.open(), folder.open());

@@ -1,7 +1,7 @@
 //! Fixtures are built attribute by attribute, in the order in which the kernel sends them.
 
 use super::*;
-use crate::netlink::wire::tests::attribute;
+use crate::{model::VlanAttrs, netlink::wire::tests::attribute};
 
 const NESTED: u16 = 0x8000;
 
@@ -165,16 +165,24 @@ fn attributes_of_newer_kernels_are_noticed_unless_they_are_off() {
 
 #[test]
 fn a_vlan_device() {
-    let data = [
-        attribute(IFLA_VLAN_PROTOCOL, &[0x81, 0]),
-        attribute(IFLA_VLAN_ID, &10_u16.to_ne_bytes()),
-        attribute(2, &[0; 8]),
-    ]
-    .concat();
-    let info = [attribute(IFLA_INFO_KIND, b"vlan\0"), attribute(IFLA_INFO_DATA, &data)].concat();
-    let read =
-        decode(&link(0, &[attribute(IFLA_LINK, &2_u32.to_ne_bytes()), attribute(IFLA_LINKINFO, &info)])).unwrap();
-    assert_eq!((read.vlan, read.lower, read.lower_elsewhere), (Some((10, 0x8100)), Some(2), false));
+    let data = [attribute(IFLA_VLAN_PROTOCOL, &[0x81, 0]), attribute(IFLA_VLAN_ID, &10_u16.to_ne_bytes())].concat();
+    let read = |more: &[u8]| {
+        let data = [&data, more].concat();
+        let info = [attribute(IFLA_INFO_KIND, b"vlan\0"), attribute(IFLA_INFO_DATA, &data)].concat();
+        decode(&link(0, &[attribute(IFLA_LINK, &2_u32.to_ne_bytes()), attribute(IFLA_LINKINFO, &info)])).unwrap()
+    };
+    let bare = read(&[]);
+    assert_eq!((bare.vlan, bare.lower, bare.lower_elsewhere), (Some((10, 0x8100)), Some(2), false));
+    // Without flags none is set.
+    assert_eq!(bare.vlan_attrs, VlanAttrs::default());
+    let flags = |flags: u32| attribute(IFLA_VLAN_FLAGS, &[flags.to_ne_bytes(), [0xff; 4]].concat());
+    let with = |more: &[u8]| read(more).vlan_attrs;
+    assert_eq!(with(&flags(1)), VlanAttrs { reorder_hdr: true, ..VlanAttrs::default() });
+    assert_eq!(with(&flags(0b1111)), VlanAttrs { reorder_hdr: true, ..VlanAttrs::default() });
+    assert_eq!(with(&flags(0b1110)), VlanAttrs::default());
+    let map = |kind| attribute(kind, &attribute(1, &[0; 8]));
+    assert_eq!(with(&map(IFLA_VLAN_INGRESS_QOS)), VlanAttrs { ingress_map: true, ..VlanAttrs::default() });
+    assert_eq!(with(&map(IFLA_VLAN_EGRESS_QOS)), VlanAttrs { egress_map: true, ..VlanAttrs::default() });
 }
 
 #[test]

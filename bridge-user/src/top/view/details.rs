@@ -30,7 +30,7 @@ pub(super) fn render(app: &App, area: Rect, buffer: &mut Buffer) {
 
 fn lines(row: &Row) -> Vec<String> {
     let port = &row.port;
-    let mut lines = vec![format!("state {}, hook {}: {}", port.state, port.hook, port.hook_why)];
+    let mut lines = vec![format!("state {}, hook {}: {}", port.state, port.hook_and_device(), port.hook_why)];
     if !port.ready() {
         let reason = port.slow_reason.as_deref().unwrap_or("no reason given");
         lines.push(format!("NOT ACCELERATED: {}", because(reason, port.slow_detail.as_deref())));
