@@ -51,7 +51,7 @@ mod xdp;
 /// Name and body of a test.
 type Test = (&'static str, fn(&mut bench::Bench) -> Result<()>);
 
-const GROUPS: [&[Test]; 10] = [
+const GROUPS: [&[Test]; 12] = [
     load::TESTS,
     ports::TESTS,
     doubt::TESTS,
