@@ -17,6 +17,8 @@ pub enum Need {
     VlanFiltering,
     /// 802.1Q devices.
     VlanDevice,
+    /// bonding devices.
+    Bond,
     /// macvlan devices.
     Macvlan,
     /// tcx, kernel 6.6 and later.
@@ -30,11 +32,12 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Need; 9] = [
+    const ALL: [Need; 10] = [
         Need::Root,
         Need::Tun,
         Need::VlanFiltering,
         Need::VlanDevice,
+        Need::Bond,
         Need::Macvlan,
         Need::Tcx,
         Need::NoTcx,
@@ -57,6 +60,7 @@ impl fmt::Display for Need {
             Need::Tun => "needs /dev/net/tun",
             Need::VlanFiltering => "the kernel has no bridge VLAN filtering",
             Need::VlanDevice => "the kernel has no 802.1Q devices",
+            Need::Bond => "the kernel has no bonding",
             Need::Macvlan => "the kernel has no macvlan",
             Need::Tcx => "the kernel has no tcx",
             Need::NoTcx => "the kernel has tcx",
@@ -93,6 +97,7 @@ fn probe_all() -> Result<Vec<bool>> {
             Need::Tun => fs::exists("/dev/net/tun").unwrap_or(false),
             Need::VlanFiltering => can("ip link add br9 type bridge vlan_filtering 1"),
             Need::VlanDevice => can("ip link add link v0 name v0.9 type vlan id 9"),
+            Need::Bond => can("ip link add bond9 type bond mode active-backup"),
             Need::Macvlan => can("ip link add link v0 name m0 type macvlan mode bridge"),
             Need::Tcx => tcx,
             Need::NoTcx => !tcx,
