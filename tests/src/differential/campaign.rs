@@ -147,7 +147,12 @@ pub fn run(plan: &Plan, progress: &(dyn Fn(&str) + Sync)) -> Result<Account> {
                     differing.fetch_add(1, Ordering::Relaxed);
                 }
                 if (number + 1).is_multiple_of(100) {
-                    progress(&format!("scenario {} of {}, {:.0} s", number + 1, plan.scenarios, start.elapsed().as_secs_f32()));
+                    progress(&format!(
+                        "scenario {} of {}, {:.0} s",
+                        number + 1,
+                        plan.scenarios,
+                        start.elapsed().as_secs_f32()
+                    ));
                 }
             }
             if first >= plan.scenarios {

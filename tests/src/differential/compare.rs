@@ -75,10 +75,9 @@ pub fn compare(step: usize, frames: &[Spec], plain: &[Delivery], fast: &[Deliver
     let mut found = Vec::new();
     let mut explained = vec![false; missing.len()];
     for extra in &surplus {
-        let twin = missing
-            .iter()
-            .enumerate()
-            .position(|(place, lost)| !explained[place] && lost.receiver == extra.receiver && lost.frame == extra.frame);
+        let twin = missing.iter().enumerate().position(|(place, lost)| {
+            !explained[place] && lost.receiver == extra.receiver && lost.frame == extra.frame
+        });
         let (kind, detail) = if let Some(place) = twin {
             explained[place] = true;
             (Kind::Altered, format!("{} instead of {}", show(&extra.caught), show(&missing[place].caught)))

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{compare::Delivery, spec::Spec, universe::{Fdb, open_ports}};
+use super::{
+    compare::Delivery,
+    spec::Spec,
+    universe::{Fdb, open_ports},
+};
 use crate::frame::{Mac, mac};
 
 /// `EtherTypes` of protocols between neighbours, which always go to the bridge.
@@ -66,7 +70,15 @@ fn at(fdb: &Fdb, address: Mac) -> impl Iterator<Item = &str> {
 fn cut_off(spec: &Spec) -> bool {
     let outer = if spec.meta.is_some() { 0 } else { 4 * spec.tags.len().min(1) };
     let inner_tag = spec.tags.len() > usize::from(spec.meta.is_none());
-    spec.len < 14 + outer + if inner_tag { 4 } else if spec.ethertype() == 0x8864 { 8 } else { 0 }
+    spec.len
+        < 14 + outer
+            + if inner_tag {
+                4
+            } else if spec.ethertype() == 0x8864 {
+                8
+            } else {
+                0
+            }
 }
 
 /// Whether the bridge has put a tag before one that the frame had already.

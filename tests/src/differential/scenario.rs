@@ -68,11 +68,13 @@ impl Scenario {
         if self.vlans {
             needs.push(Need::VlanFiltering);
         }
-        let upper = |step: &Step| matches!(step, Step::Ip(lines) if lines.iter().any(|line| line.contains("type vlan")));
+        let upper =
+            |step: &Step| matches!(step, Step::Ip(lines) if lines.iter().any(|line| line.contains("type vlan")));
         if self.steps.iter().any(upper) {
             needs.push(Need::VlanDevice);
         }
-        let frames = self.steps.iter().filter_map(|step| if let Step::Frames(frames) = step { Some(frames) } else { None });
+        let frames =
+            self.steps.iter().filter_map(|step| if let Step::Frames(frames) = step { Some(frames) } else { None });
         if frames.flatten().any(|frame| frame.meta.is_some()) {
             needs.push(Need::Tcx);
         }
@@ -120,7 +122,12 @@ mod tests {
             seed: 5,
             vlans: true,
             xdp: vec!["p6".into()],
-            steps: vec![Step::Ip(vec!["link set p0 up".into()]), Step::Age, Step::Restart(true), Step::Frames(vec![frame])],
+            steps: vec![
+                Step::Ip(vec!["link set p0 up".into()]),
+                Step::Age,
+                Step::Restart(true),
+                Step::Frames(vec![frame]),
+            ],
         };
         assert_eq!(serde_json::from_str::<Scenario>(&scenario.text().unwrap()).unwrap(), scenario);
         assert_eq!(scenario.needs(), [Need::Root, Need::Tun, Need::VlanFiltering]);

@@ -377,7 +377,8 @@ mod tests {
 
     #[test]
     fn every_length_can_be_made() {
-        let mut spec: Spec = "p0 02:00:00:00:00:01 > 02:00:00:00:00:02 tag=q:1:0 tag=q:2:0 udp6 len=14".parse().unwrap();
+        let mut spec: Spec =
+            "p0 02:00:00:00:00:01 > 02:00:00:00:00:02 tag=q:1:0 tag=q:2:0 udp6 len=14".parse().unwrap();
         for len in 14..200 {
             spec.len = len;
             assert_eq!(spec.wire(1).bytes.len(), len);
