@@ -69,6 +69,8 @@ pub(super) struct Draft {
     /// Its protocol is 802.1ad.
     pub(super) ad: bool,
     pub(super) second_bridge: bool,
+    /// br0 forgets at once what it learns (ageing time 0): entries that age vanish at a moment of the kernel's choice.
+    pub(super) forgetful: bool,
     /// VLAN devices on br0.
     pub(super) uppers: Vec<&'static str>,
     pub(super) steps: Vec<Step>,
@@ -90,6 +92,7 @@ pub fn generate(seed: u64, can: Abilities) -> Scenario {
         aware: false,
         ad: false,
         second_bridge: false,
+        forgetful: false,
         uppers: Vec::new(),
         steps: Vec::new(),
     };

@@ -150,6 +150,15 @@ impl Universe {
         Ok(all)
     }
 
+    /// Whether the kernel has dealt with every change of a carrier: until then a device that has its carrier back drops
+    /// what it is given.
+    pub fn steady(&mut self) -> Result<bool> {
+        let mut lines = self.ip.run(&["link show"])?.output;
+        lines.extend(self.far_ip.run(&["link show"])?.output);
+        let devices = lines.iter().filter(|line| line.contains(" state ") && !line.contains(" state UNKNOWN"));
+        Ok(devices.into_iter().all(|line| line.contains("LOWER_UP") == line.contains(" state UP ")))
+    }
+
     /// The bridges' entries that lead to ports: address and port, by bridge the number of entries.
     pub fn fdb(&mut self) -> Result<Fdb> {
         let said = self.bridge.run(&["fdb show"])?;

@@ -147,6 +147,10 @@ impl World {
                 self.lines(place, step, lines, outcome)?;
             }
         }
+        let carriers = |lines: &[String]| lines.iter().any(|line| line.ends_with(" up") || line.ends_with(" down"));
+        if matches!(step, Step::Ip(lines) | Step::Far(lines) if carriers(lines)) {
+            self.steady()?;
+        }
         *settled = matches!(step, Step::Fdb(_));
         Ok(())
     }
@@ -176,6 +180,15 @@ impl World {
         }
         self.plain.listen();
         self.fast.listen();
+        Ok(())
+    }
+
+    /// Waits until changes of carriers are through in both universes.
+    fn steady(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while !(self.plain.steady()? && self.fast.steady()?) && start.elapsed() < SAME * slowness() {
+            sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 

@@ -111,8 +111,15 @@ impl Draft {
             3 => "link set dev br0 up".to_owned(),
             4 => format!("link set dev br0 address {}", mac(host)),
             5 => "link set dev br0 address 02:aa:00:00:01:09".to_owned(),
-            6 => "link set dev br0 type bridge ageing_time 0".to_owned(),
-            7 => "link set dev br0 type bridge ageing_time 30000".to_owned(),
+            6 => {
+                self.forgetful = true;
+                self.ip("link set dev br0 type bridge ageing_time 0".to_owned());
+                return self.steps.push(Step::Age);
+            }
+            7 => {
+                self.forgetful = false;
+                "link set dev br0 type bridge ageing_time 30000".to_owned()
+            }
             _ => format!("link set dev br0 type bridge group_fwd_mask {}", self.dice.pick(&[0, 8, 0x4000])),
         };
         self.ip(line);
@@ -180,5 +187,6 @@ impl Draft {
         self.ip("link set dev br0 type bridge ageing_time 100".to_owned());
         self.steps.push(Step::Age);
         self.ip("link set dev br0 type bridge ageing_time 30000".to_owned());
+        self.forgetful = false;
     }
 }

@@ -46,7 +46,8 @@ impl Draft {
         let mut words = "stp_state 0".to_owned();
         words += if self.dice.chance(20) { " mcast_snooping 1" } else { " mcast_snooping 0" };
         let ageing = *self.dice.pick(&LONG);
-        words += &format!(" ageing_time {}", if self.dice.chance(4) { 0 } else { ageing });
+        self.forgetful = self.dice.chance(4);
+        words += &format!(" ageing_time {}", if self.forgetful { 0 } else { ageing });
         if self.dice.chance(10) {
             words += &format!(" group_fwd_mask {}", self.dice.pick(&[8, 0x4000, 0xfff8]));
         }
@@ -161,8 +162,11 @@ impl Draft {
         let (owner, at) = (self.port(), self.port());
         let address = *self.dice.pick(&self.ports[owner].hosts.clone());
         let at = if self.dice.chance(70) { owner } else { at };
-        let kind =
-            *self.dice.pick(&["static", "static", "dynamic", "sticky", "static sticky", "extern_learn", "permanent"]);
+        const LASTING: [&str; 5] = ["static", "static", "static sticky", "extern_learn", "permanent"];
+        let kinds: &[&str] =
+            if self.forgetful { &LASTING } else { &["dynamic", "sticky", "dynamic", "static", "extern_learn"] };
+        let lasting = self.dice.chance(50);
+        let kind = *self.dice.pick(if lasting { &LASTING } else { kinds });
         let vlan = self.entry_vlan(at);
         let text = crate::frame::mac(address);
         format!("fdb replace {text} dev {} master {kind}{vlan}", self.ports[at].name)
