@@ -257,7 +257,11 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
     };
     let flags = out.flags;
     if flags & port_flags::EGRESS == 0 {
-        return Verdict::Pass(if flags & port_flags::EGRESS_POLICY == 0 { Reason::EgressPort } else { Reason::EgressPolicy });
+        return Verdict::Pass(if flags & port_flags::EGRESS_POLICY == 0 {
+            Reason::EgressPort
+        } else {
+            Reason::EgressPolicy
+        });
     }
     if ingress_flags & flags & port_flags::ISOLATED != 0 {
         return Verdict::Pass(Reason::Isolated);

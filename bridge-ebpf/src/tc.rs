@@ -92,9 +92,8 @@ fn parse(ctx: &TcContext, len: u32, checks_ip: bool) -> Result<Frame, Reason> {
 fn is_untouched_by_netfilter(ctx: &TcContext, ethertype: u16, len: u32) -> bool {
     let mut header = [0u8; ip::HEADER];
     // SAFETY: the destination is as long as said.
-    let read = unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut header).cast(), ip::HEADER as u32) == 0
-    };
+    let read =
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), ETH_HLEN, (&raw mut header).cast(), ip::HEADER as u32) == 0 };
     let is_ip = matches!(ethertype, ETH_P_IP | ETH_P_IPV6);
     !is_ip || (read && ip::is_untouched(ethertype, &header, len.wrapping_sub(ETH_HLEN)))
 }

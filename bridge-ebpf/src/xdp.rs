@@ -9,8 +9,8 @@ use aya_ebpf::{
 use bridge_common::{
     decide::{Edit, Tables as _, Verdict, decide},
     frame::{
-        ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery, is_tag,
-        is_tunnel_port,
+        ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
+        is_tag, is_tunnel_port,
     },
     ip,
     maps::port_flags,

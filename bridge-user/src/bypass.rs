@@ -143,7 +143,8 @@ impl Inventory {
         let mut bypass = Bypass {
             netfilter: one_line(&self.bridge_policies(&ruleset)?),
             inet_rules: if br_netfilter.is_some() { one_line(&self.inet_policies(&ruleset)?) } else { None },
-            br_netfilter_encapsulated: br_netfilter.is_some() && sees_encapsulated().map_err(source("br_netfilter's settings"))?,
+            br_netfilter_encapsulated: br_netfilter.is_some()
+                && sees_encapsulated().map_err(source("br_netfilter's settings"))?,
             br_netfilter,
             xdp_features: self.features.read(&indices).map_err(source("XDP features"))?,
             ..Bypass::default()
@@ -209,13 +210,11 @@ impl Inventory {
         }
         found.extend(ipvs::services().map_err(source("the services of IPVS"))?);
         for family in [family::IPV4, family::IPV6] {
-            match self.hooks(family)? {
-                Some(hooks) => found.extend(hooks.iter().filter_map(hooks::Hook::bpf)),
-                None => {
-                    found.extend(netfilter_links().map_err(source("the list of BPF links"))?);
-                    break;
-                }
-            }
+            let Some(hooks) = self.hooks(family)? else {
+                found.extend(netfilter_links().map_err(source("the list of BPF links"))?);
+                break;
+            };
+            found.extend(hooks.iter().filter_map(hooks::Hook::bpf));
         }
         Ok(found)
     }
@@ -273,7 +272,10 @@ fn netfilter_links() -> io::Result<Vec<String>> {
         };
         // Kinds that aya does not know yet are no netfilter links.
         if link.link_type().is_ok_and(|kind| kind == LinkType::Netfilter) {
-            found.push(format!("netfilter BPF program {} (of whatever namespace: the kernel lacks nfnetlink_hook)", link.program_id()));
+            found.push(format!(
+                "netfilter BPF program {} (of whatever namespace: the kernel lacks nfnetlink_hook)",
+                link.program_id()
+            ));
         }
     }
     Ok(found)

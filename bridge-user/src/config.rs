@@ -60,5 +60,8 @@ impl FromStr for HookChoice {
 
 /// Whether an operator may go around `reason` by name: somebody's policy, never a matter of correctness.
 pub fn overrulable(reason: Reason) -> bool {
-    matches!(reason, Reason::Netfilter | Reason::TcFilter | Reason::ForeignXdp | Reason::BridgePromisc | Reason::EgressPolicy)
+    matches!(
+        reason,
+        Reason::Netfilter | Reason::TcFilter | Reason::ForeignXdp | Reason::BridgePromisc | Reason::EgressPolicy
+    )
 }

@@ -107,7 +107,9 @@ impl Qdisc {
     /// The kernel set it up by itself (then it has no handle, `qdisc_create_dflt`) and it limits nothing; or it only holds
     /// filters, which are looked at one by one.
     fn is_plain(&self) -> bool {
-        self.parent == TC_H_INGRESS || (self.handle == 0 && PLAIN.contains(&self.kind.as_str())) || self.kind == "noqueue"
+        self.parent == TC_H_INGRESS
+            || (self.handle == 0 && PLAIN.contains(&self.kind.as_str()))
+            || self.kind == "noqueue"
     }
 
     /// Where it can have filters that matter. Those of classful qdiscs do not: such a qdisc is a finding by itself.
@@ -122,7 +124,11 @@ impl Qdisc {
 
     fn describe(&self) -> String {
         let Self { handle, parent, kind, .. } = self;
-        let place = if *parent == TC_H_ROOT { "root".to_owned() } else { format!("parent {:x}:{:x}", parent >> 16, parent & 0xffff) };
+        let place = if *parent == TC_H_ROOT {
+            "root".to_owned()
+        } else {
+            format!("parent {:x}:{:x}", parent >> 16, parent & 0xffff)
+        };
         format!("qdisc {kind} {:x}: ({place})", handle >> 16)
     }
 }

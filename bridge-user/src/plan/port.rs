@@ -168,7 +168,8 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, hook: &Hook, slo
         && hook_choice(config, &link.name) != HookChoice::Off
         && feature(link, attrs).is_none()
         && not_forwarding(link, attrs).is_none();
-    let missed = model.bypass.egress_missed.contains_key(&link.ifindex) && !config.overrule.contains(&Reason::EgressPolicy);
+    let missed =
+        model.bypass.egress_missed.contains_key(&link.ifindex) && !config.overrule.contains(&Reason::EgressPolicy);
     let (ip, ip6, _) = model.bypass.br_netfilter.unwrap_or_default();
     let there = model.bypass.br_netfilter.is_some();
     flag(port_flags::INGRESS, alive && slow.is_none());

@@ -33,10 +33,11 @@ pub(crate) const TESTS: &[Test] = &[
     test("bypass::rules_by_the_sysctl_of_br_netfilter", || sysctl_or_option(false), BR_NETFILTER),
     test("bypass::rules_by_the_option_of_the_bridge", || sysctl_or_option(true), BR_NETFILTER),
     // A netfilter link does not say of which namespace it is, so that every bridge of the machine goes slow.
-    alone("bypass::netfilter_programs", || life("netfilter", netfilter, let_go), &[
-        Need::BrNetfilter,
-        Need::NetfilterBpf,
-    ]),
+    alone(
+        "bypass::netfilter_programs",
+        || life("netfilter", netfilter, let_go),
+        &[Need::BrNetfilter, Need::NetfilterBpf],
+    ),
     test("bypass::legacy_ebtables", || life("netfilter", ebtables, ebtables_away), &[Need::Ebtables]),
     test("bypass::legacy_ebtables_policy", || life("netfilter", ebtables_policy, ebtables_away), &[Need::Ebtables]),
 ];

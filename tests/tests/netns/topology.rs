@@ -22,11 +22,11 @@ use super::{
 
 pub(crate) const TESTS: &[Test] = &[
     test("topology::a_firewall_bridge_before_the_main_bridge", a_firewall_bridge, &[Need::Tun]),
-    test("topology::rules_on_the_firewall_bridge_alone", rules_on_the_firewall_bridge, &[
-        Need::Tun,
-        Need::BrNetfilter,
-        Need::NftBridge,
-    ]),
+    test(
+        "topology::rules_on_the_firewall_bridge_alone",
+        rules_on_the_firewall_bridge,
+        &[Need::Tun, Need::BrNetfilter, Need::NftBridge],
+    ),
     test("topology::a_veth_joins_an_accelerated_bridge_and_another", a_veth_joins_two_bridges, &[]),
     test("topology::a_bridge_takes_no_bridge_as_port", a_bridge_takes_no_bridge, &[]),
     test("topology::vxlan_as_a_port", || vxlan("remote 10.66.0.2"), &[Need::Vxlan]),
