@@ -1,7 +1,7 @@
 //! What `br_netfilter` does to IP packets although no rule asks for it, and which packets it leaves alone.
 //!
 //! Where it is on, `br_nf_pre_routing` checks each untagged IP packet (`br_validate_ipv4`, `br_validate_ipv6`,
-//! net/bridge/br_netfilter_*.c): it drops what is malformed and cuts off what follows the packet, such as the padding of a
+//! net/bridge): it drops what is malformed and cuts off what follows the packet, such as the padding of a
 //! short frame. Connection tracking, if a rule somewhere uses it, merges fragments there, and what is larger than the
 //! egress MTU is cut into fragments.
 
@@ -9,6 +9,9 @@ use crate::frame::{ETH_P_IP, ETH_P_IPV6};
 
 /// How much of an IP header [`is_untouched`] wants to see, in bytes.
 pub const HEADER: usize = 20;
+
+/// The bits of flags and offset that are 0 in a packet that is no fragment: MF and the offset.
+const NOT_A_FRAGMENT: u32 = 0x3fff;
 
 /// Whether `br_netfilter` would leave a packet as it is: `header` are the first bytes behind the EtherType, `len` is the
 /// number of bytes from there to the end of the frame.
@@ -19,11 +22,10 @@ pub const HEADER: usize = 20;
 pub fn is_untouched(ethertype: u16, header: &[u8; HEADER], len: u32) -> bool {
     match ethertype {
         ETH_P_IP => {
-            // Version and header length; not a fragment (MF and the offset are 0).
             header[0] == 0x45
                 && be16(header, 2) == len
-                && len >= HEADER as u32
-                && be16(header, 6) & 0x3fff == 0
+                && len >= 20
+                && be16(header, 6) & NOT_A_FRAGMENT == 0
                 && is_whole(header)
         }
         ETH_P_IPV6 => header[0] >> 4 == 6 && be16(header, 4) + 40 == len && !is_extension(header[6]),
@@ -52,7 +54,7 @@ const fn is_extension(next_header: u8) -> bool {
 
 #[inline(always)]
 fn be16(header: &[u8; HEADER], at: usize) -> u32 {
-    (header[at] as u32) << 8 | header[at + 1] as u32
+    u32::from(header[at]) << 8 | u32::from(header[at + 1])
 }
 
 #[cfg(test)]

@@ -212,13 +212,11 @@ impl Inventory {
         }
         found.extend(ipvs::services().map_err(source("the services of IPVS"))?);
         for family in [family::IPV4, family::IPV6] {
-            match self.hooks(family)? {
-                Some(hooks) => found.extend(hooks.iter().filter_map(hooks::Hook::bpf)),
-                None => {
-                    found.extend(netfilter_links().map_err(source("the list of BPF links"))?);
-                    break;
-                }
-            }
+            let Some(hooks) = self.hooks(family)? else {
+                found.extend(netfilter_links().map_err(source("the list of BPF links"))?);
+                break;
+            };
+            found.extend(hooks.iter().filter_map(hooks::Hook::bpf));
         }
         Ok(found)
     }

@@ -120,6 +120,8 @@ fn in_scope(name: &str) -> bool {
             "visible::statistics",
             "policy::",
             "forward::known_unicast",
+            "shaping::proxmox_rate_of_a_tap",
+            "topology::bond",
             "shadow::tags_agree",
             "differential::",
         ],
@@ -137,6 +139,8 @@ fn in_scope(name: &str) -> bool {
             "shadow::a_promiscuous_bridge",
             "shadow::ports_are_left",
             "differential::",
+            "bypass::legacy_ebtables",
+            "kept::br_netfilter",
         ],
         _ => &[""],
     };

@@ -3,7 +3,7 @@
 //! To ask for a table whose module is not loaded would load it (`find_inlist_lock`), so that is never done. To ask for one
 //! whose module is there but which this namespace does not have yet creates it, empty (`find_inlist_lock_noload`). So a
 //! table is only asked for when the list of hooks shows that it is registered here. A kernel that cannot list hooks
-//! (nfnetlink_hook is missing, e.g. Debian's 6.1) is asked all the same: the module was loaded because somebody uses
+//! (`nfnetlink_hook` is missing, e.g. Debian's 6.1) is asked all the same: the module was loaded because somebody uses
 //! ebtables, most often right here, and a new table accepts every frame.
 
 use std::{io, os::fd::OwnedFd, ptr};

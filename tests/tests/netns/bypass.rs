@@ -43,6 +43,9 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const BR_NETFILTER: &[Need] = &[Need::BrNetfilter, Need::NftBridge];
+/// The hook that forwarded packets pass, of the IP families.
+const NF_INET_FORWARD: u32 = 2;
+
 const THREE: [Kind; 3] = [Kind::Veth, Kind::Veth, Kind::Veth];
 
 /// Whatever has to live as long as a policy.
@@ -103,6 +106,7 @@ fn named(scene: &Scene, xbr: &Xbr, reason: &str) -> Result<()> {
     .with_context(|| xbr.summary())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one of several ways to end a policy")]
 fn let_go(_scene: &Scene, policy: Policy) -> Result<()> {
     drop(policy);
     Ok(())
@@ -191,7 +195,6 @@ fn xdp_far(scene: &Scene) -> Result<Policy> {
 
 fn netfilter(scene: &Scene) -> Result<Policy> {
     scene.net.host.sysctl("bridge/bridge-nf-call-iptables", "1")?;
-    const NF_INET_FORWARD: u32 = 2;
     Ok(Box::new(scene.net.host.enter(|| foreign::netfilter_drop(NF_INET_FORWARD))??))
 }
 
