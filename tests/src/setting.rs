@@ -45,8 +45,6 @@ const NTF_MASTER: u8 = 4;
 
 /// Boolean option of a bridge: `BR_BOOLOPT_NO_LL_LEARN`.
 pub const NO_LL_LEARN: u32 = 0;
-/// Boolean option of a bridge: `BR_BOOLOPT_MCAST_VLAN_SNOOPING`.
-pub const MCAST_VLAN_SNOOPING: u32 = 1;
 /// Boolean option of a bridge: `BR_BOOLOPT_MST_ENABLE`.
 pub const MST_ENABLE: u32 = 2;
 /// Boolean option of a bridge: `BR_BOOLOPT_FDB_LOCAL_VLAN_0` (6.18).
@@ -57,8 +55,6 @@ pub const FDB_MAX_LEARNED: u16 = 49;
 pub const MAB: u16 = 40;
 /// Port: neighbour suppression by VLAN (6.4), 8 bits.
 pub const NEIGH_VLAN_SUPPRESS: u16 = 43;
-/// Port: next hop of the backup port (6.6), 32 bits.
-pub const BACKUP_NHID: u16 = 44;
 /// VLAN of a port: neighbour suppression (6.4), 8 bits.
 pub const VLAN_NEIGH_SUPPRESS: u16 = 9;
 

@@ -162,7 +162,8 @@ fn statistics_by_vlan() -> Result<()> {
     let kernel = || -> Result<u64> {
         let devices = scene.net.host.json("bridge -j -s vlan show")?;
         let vlans = devices.as_array().into_iter().flatten().filter_map(|device| device["vlans"].as_array()).flatten();
-        Ok(vlans.filter(|vlan| vlan["vlan"] == 10).map(|vlan| count(&vlan["rx_packets"])).max().unwrap_or_default())
+        // With statistics, `bridge` calls them by another name than without.
+        Ok(vlans.filter(|vlan| vlan["vid"] == 10).map(|vlan| count(&vlan["rx_packets"])).max().unwrap_or_default())
     };
     let xbr = scene.xbr(&[])?;
     warm_tagged(&xbr, (one, &[]), (two, &[Tag::q(10)]))?;

@@ -1,9 +1,9 @@
 //! Options of ports.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
-use xbr_tests::{bpf, frame::Frame, setting, traffic::flow, wait};
+use xbr_tests::{bpf, frame::Frame, setting, traffic::flow, wait, xbr::RunDir};
 
 use super::{
     super::{
@@ -22,7 +22,22 @@ pub(super) fn isolated() -> Result<()> {
         host(&["bridge link set dev g1 isolated off", "bridge link set dev g2 isolated off"]),
         &[("g1", "isolated"), ("g2", "isolated"), ("g1", "forwarded_tc"), ("g3", "forwarded_tc")],
     );
-    follow(&scene, &[], &probes, &[isolated])
+    // Another way to set it; the notification is the same.
+    let by_sysfs = |on: bool| -> Change {
+        Box::new(move |scene| {
+            let folder = RunDir::new()?;
+            let value = folder.path().join("value");
+            fs::write(&value, u8::from(on).to_string())?;
+            let host = scene.net.host.name();
+            ["g1", "g3"].into_iter().try_for_each(|port| {
+                let file = format!("/sys/class/net/{port}/brport/isolated");
+                scene.host(&format!("ip netns exec {host} cp {} {file}", value.display())).map(drop)
+            })
+        })
+    };
+    let counted = &[("g1", "isolated"), ("g3", "isolated"), ("g1", "forwarded_tc"), ("g2", "forwarded_tc")];
+    let written = Setting::new("isolated, by sysfs", by_sysfs(true), by_sysfs(false), counted).only_under_way();
+    follow(&scene, &[], &probes, &[isolated, written])
 }
 
 /// A frame to somebody behind the port that it came from goes back, or nowhere.
