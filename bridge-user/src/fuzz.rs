@@ -49,6 +49,9 @@ fn rtnetlink(datagram: &[u8]) {
         run_dir: "/nonexistent".into(),
         fdb_size: 16,
         overrule: BTreeSet::new(),
+        last_status: None,
+        coherence: crate::config::Coherence::default(),
+        shadow: None,
     };
     let served = model.links.values().map(|link| link.name.clone()).collect();
     let plan = plan(&model, &config, &served, &mut Numbers::default(), &Refusals::new());

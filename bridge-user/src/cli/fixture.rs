@@ -56,7 +56,6 @@ pub(crate) fn snapshot() -> Snapshot {
         kernel: "6.12.0".into(),
         active: true,
         shadow: None,
-        gone: GoneStatus::default(),
         resyncs: [("start".to_owned(), 1)].into(),
         tables: vec![
             TableFill { name: "fdb".into(), used: 42, capacity: 65536, refused: 0 },
