@@ -141,9 +141,10 @@ impl World {
         &self.config.run_dir
     }
 
-    /// Lets the kernel side hear what the daemon will read.
-    pub(super) fn listen(&mut self, events: &Events) {
+    /// Lets the kernel side hear what the daemon will read. `false`: it does not.
+    pub(super) fn listen(&mut self, events: &Events) -> bool {
         self.programs.tracing.listen(&mut self.programs.ebpf, self.config.coherence, events.socket());
+        self.programs.tracing.announcements
     }
 
     /// First synchronisation, and the line that says so.
