@@ -1,5 +1,5 @@
 //! The model of the bridge that the property tests of `bridge-common` use.
-#![allow(dead_code, reason = "shared with the property tests, which use the rest")]
+#![expect(dead_code, reason = "shared with the property tests, which use the rest")]
 
 #[path = "../../bridge-common/tests/reference/anything.rs"]
 mod anything;
