@@ -285,6 +285,26 @@ const _: () = assert!(bridge_cell(VLANS - 1) == TRUST_CELLS - 1 && bridge_cell(u
 const _: () = assert!(size_of::<PortCounters>() == 1024);
 const _: () = assert!(size_of::<VlanCounters>() == 32);
 
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: plain integers in repr(C) without padding: any bytes are a value.
+    unsafe impl aya::Pod for super::Port {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FdbKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::KernelLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Trust {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FdbValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::PortCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::VlanCounters {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,31 +355,6 @@ mod tests {
             }
         }
     }
-}
-
-#[cfg(feature = "user")]
-mod pod {
-    // SAFETY: plain integers in repr(C) without padding: any bytes are a value.
-    unsafe impl aya::Pod for super::Port {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::FdbKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::KernelLayout {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Trust {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::FdbValue {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Counter {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::PortCounters {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::VlanCounters {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn the_outer_tag_survives_packing() {
