@@ -5,10 +5,6 @@
 pub const HEAD: usize = 128;
 /// Bytes from further behind that are kept.
 pub const WINDOW: usize = 64;
-/// Frames of one CPU whose way through the bridge is followed at a time. The bridge handles a frame from ingress to
-/// egress in one go, so more than one is only under way where bridges are stacked.
-pub const RECENT: usize = 4;
-
 /// States of a [`Flight`].
 pub mod flight_state {
     /// Nobody's: its number is in the queue of free ones.
@@ -91,25 +87,26 @@ pub struct Flight {
     pub strayed: Sight,
 }
 
-/// The frames that one CPU follows: where their bytes lie (0: none), and the numbers of their flights.
+/// The frame that one CPU follows: the last that came in there, if it is followed. The bridge takes a frame from ingress
+/// to egress in one go, so there is no other.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recent {
-    /// [`Flight::key`].
-    pub keys: [u64; RECENT],
-    /// Numbers of the flights.
-    pub flights: [u32; RECENT],
+    /// [`Flight::key`]; 0: no frame is followed.
+    pub key: u64,
+    /// The address of its `sk_buff`.
+    pub skb: u64,
     /// Sampled frames for which there was no free flight.
     pub no_room: u64,
-    /// Which of them is overwritten next.
-    pub next: u32,
+    /// Number of the flight.
+    pub flight: u32,
     /// Always 0.
     pub reserved: u32,
 }
 
 const _: () = assert!(size_of::<Sight>() == 216);
 const _: () = assert!(size_of::<Flight>() == 56 + 3 * 216);
-const _: () = assert!(size_of::<Recent>() == 64);
+const _: () = assert!(size_of::<Recent>() == 32);
 
 #[cfg(feature = "user")]
 mod pod {

@@ -1,8 +1,9 @@
 //! Shadow mode: decides as the fast path does, lets the bridge forward the frame, and looks where it leaves.
 //!
-//! A frame is known again by the address of its bytes: the bridge neither copies nor moves them, and a clone (a flood, a
-//! mirror) shares them. The bridge takes a frame from ingress to egress in one go on one CPU, so the addresses that are
-//! looked for are kept per CPU. One that comes in again is another frame: its predecessor's has been freed.
+//! The bridge takes a frame from ingress to egress in one go on one CPU, so what is looked for on a CPU is the last frame
+//! that came in there. It is known again by the address of its bytes, which the bridge neither copies nor moves and which
+//! a clone (a flood, a mirror) shares; and by the address of its `sk_buff`, which stays when somebody else on the way has
+//! its bytes copied.
 
 use core::hint::black_box;
 
@@ -18,7 +19,7 @@ use bridge_common::{
     decide::Edit,
     frame::Tag,
     reason::Reason,
-    shadow::{Flight, HEAD, RECENT, Recent, Sight, WINDOW, edit_kind, flight_state},
+    shadow::{Flight, HEAD, Recent, Sight, WINDOW, edit_kind, flight_state},
 };
 
 use crate::{
@@ -38,27 +39,23 @@ static FLIGHTS: Array<Flight> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "xbr_free")]
 static FREE: Queue<u32> = Queue::with_max_entries(1, 0);
 
-/// The frames that are under way on each CPU.
+/// The frame that is under way on each CPU.
 #[map(name = "xbr_recent")]
 static RECENTS: PerCpuArray<Recent> = PerCpuArray::with_max_entries(1, 0);
 
 /// tc ingress of a port.
 #[inline(always)]
 pub(crate) fn arrives(ctx: &TcContext) -> i32 {
-    let key = address(ctx);
+    // Whatever was followed has gone its way.
     if let Some(recent) = recent() {
-        for known in &mut recent.keys {
-            if *known == key {
-                *known = 0;
-            }
-        }
+        recent.key = 0;
     }
     tc::run(ctx, |ctx, way| {
         count(way.slot, Reason::WouldForward, way.fid, way.len);
         // SAFETY: a helper without arguments.
         let random = unsafe { bpf_get_prandom_u32() } as u32;
         if random.is_multiple_of(sample()) {
-            follow(ctx, key, way);
+            follow(ctx, way);
         }
         TC_ACT_UNSPEC
     })
@@ -101,7 +98,7 @@ pub(crate) fn goes_up(ctx: &TcContext) -> i32 {
 
 /// Begins a flight.
 #[inline(always)]
-fn follow(ctx: &TcContext, key: u64, way: Way) {
+fn follow(ctx: &TcContext, way: Way) {
     let Some(recent) = recent() else { return };
     let Ok(Some(number)) = FREE.pop() else {
         recent.no_room += 1;
@@ -111,7 +108,7 @@ fn follow(ctx: &TcContext, key: u64, way: Way) {
     // SAFETY: the number came out of the queue, so nobody else writes to this flight, and user space reads it only once
     // it is open and some time has gone by.
     let flight = unsafe { &mut *flight };
-    flight.key = key;
+    flight.key = address(ctx);
     // SAFETY: a helper without arguments.
     flight.at = unsafe { bpf_ktime_get_ns() };
     flight.slot = u32::from(way.slot);
@@ -133,10 +130,9 @@ fn follow(ctx: &TcContext, key: u64, way: Way) {
     flight.strayed.ifindex = 0;
     look(ctx, flight.window_at, &mut flight.arrived);
     flight.state = flight_state::OPEN;
-    let next = black_box(recent.next as usize) & (RECENT - 1);
-    recent.keys[next] = key;
-    recent.flights[next] = number;
-    recent.next = recent.next.wrapping_add(1);
+    recent.skb = ctx.skb.skb as u64;
+    recent.flight = number;
+    recent.key = flight.key;
 }
 
 /// Where the window of a frame of this length begins: at random behind the head; 0 if the head holds all of it.
@@ -156,16 +152,12 @@ fn window_at(len: u32) -> u32 {
 /// Calls `note` with the flight of the frame, if it is one that is followed.
 #[inline(always)]
 fn find(ctx: &TcContext, note: impl Fn(&mut Flight)) -> i32 {
-    let key = address(ctx);
     let Some(recent) = recent() else { return TC_ACT_UNSPEC };
-    // A number that no flight has, and no Option: of that, the compiler would read a register that was never written.
-    let mut number = u32::MAX;
-    for index in 0..RECENT {
-        if recent.keys[index] == key {
-            number = recent.flights[index];
-        }
+    let key = recent.key;
+    if key == 0 || (key != address(ctx) && recent.skb != ctx.skb.skb as u64) {
+        return TC_ACT_UNSPEC;
     }
-    let Some(flight) = FLIGHTS.get_ptr_mut(number) else { return TC_ACT_UNSPEC };
+    let Some(flight) = FLIGHTS.get_ptr_mut(recent.flight) else { return TC_ACT_UNSPEC };
     // SAFETY: only this CPU looks for the key, and user space reads the flight only when some time has gone by.
     let flight = unsafe { &mut *flight };
     if flight.key == key && flight.state == flight_state::OPEN {
