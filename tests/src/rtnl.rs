@@ -41,6 +41,9 @@ const BRIDGE_VLANDB_ENTRY: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_STATE: u16 = 3;
 
+/// `BRIDGE_VLAN_INFO_ONLY_OPTS`: the VLAN is there, and its flags stay as they are.
+const ONLY_OPTIONS: u16 = 1 << 6;
+
 /// `BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED`.
 pub const PVID_UNTAGGED: u16 = 6;
 
@@ -116,7 +119,7 @@ impl Rtnl {
 
     /// `bridge vlan set dev PORT vid VID state STATE`.
     pub fn vlan_state(&mut self, port: u32, vid: u16, state: u8) -> Result<()> {
-        let info = attribute(BRIDGE_VLANDB_ENTRY_INFO, &[0_u16.to_ne_bytes(), vid.to_ne_bytes()].concat());
+        let info = attribute(BRIDGE_VLANDB_ENTRY_INFO, &[ONLY_OPTIONS.to_ne_bytes(), vid.to_ne_bytes()].concat());
         let entry = [info, attribute(BRIDGE_VLANDB_ENTRY_STATE, &[state])].concat();
         let header = [[AF_BRIDGE, 0, 0, 0], port.to_ne_bytes()].concat();
         let body = [header, attribute(BRIDGE_VLANDB_ENTRY | NESTED, &entry)].concat();

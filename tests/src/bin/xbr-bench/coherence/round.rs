@@ -15,6 +15,8 @@ use super::{
 const QUIET: u64 = 1_000_000;
 /// A frame has arrived so long after its sending began, in nanoseconds, if it does at all.
 const TRANSIT: u64 = 500_000;
+/// What has not arrived after this, never will.
+const GRACE: Duration = Duration::from_millis(200);
 /// The longest that late frames are waited for, in nanoseconds.
 const LIMIT: u64 = 10_000_000_000;
 
@@ -45,6 +47,7 @@ impl Stage {
         let mut next = first;
         let mut round = Round { judged: 0, late: 0, window: 0, recovery };
         let mut last_late = changed;
+        let mut late = Vec::new();
         loop {
             sleep(Duration::from_micros(200));
             // What was sent before this moment less the transit time has arrived by the time that it is looked for.
@@ -58,17 +61,25 @@ impl Stage {
                 if began > changed {
                     round.judged += 1;
                     if arrived.contains(&next) == (kind.late() == Late::Arrived) {
-                        round.late += 1;
-                        round.window = began - changed;
+                        late.push((next, began));
                         last_late = began;
                     }
                 }
                 next += 1;
             }
             if until > last_late + quiet && round.judged > 0 {
-                return Ok(round);
+                break;
             }
             ensure!(now() < changed + LIMIT, "{}: frames still went the old way after 10 s", kind.name());
         }
+        // On a busy machine a flooded frame may only have been slow.
+        if kind.late() == Late::NotFlooded && !late.is_empty() {
+            sleep(GRACE * slowness());
+            arrived.extend(self.drain_witness()?);
+            late.retain(|(number, _)| !arrived.contains(number));
+        }
+        round.late = late.len().try_into()?;
+        round.window = late.last().map_or(0, |(_, began)| began - changed);
+        Ok(round)
     }
 }
