@@ -139,7 +139,7 @@ fn in_scope(name: &str) -> bool {
             "shadow::a_promiscuous_bridge",
             "shadow::ports_are_left",
             "differential::",
-            "bypass::legacy_ebtables",
+            "bypass::legacy_ebtables_policy",
             "kept::br_netfilter",
         ],
         _ => &[""],
