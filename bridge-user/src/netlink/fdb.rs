@@ -163,6 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn impossible_lengths_are_refused() {
+        let whole = neighbour(AF_BRIDGE, 5, NUD_REACHABLE, 0, &body());
+        for at in [12, 24, 32, 40, 60] {
+            for length in [0, 1, 2, 3, u16::MAX] {
+                let mut bytes = whole.clone();
+                bytes[at..at + 2].copy_from_slice(&length.to_ne_bytes());
+                assert!(decode(&bytes).is_err(), "length {length} at {at}");
+            }
+        }
+        // An address of another length is none.
+        for length in [0, 1, 5, 7, 20] {
+            let mut parts = body();
+            parts[0] = attribute(NDA_LLADDR, &vec![2; length]);
+            assert!(decode(&neighbour(AF_BRIDGE, 5, NUD_REACHABLE, 0, &parts)).is_err(), "{length} bytes of address");
+        }
+    }
+
+    #[test]
     fn truncation_never_panics() {
         let whole = neighbour(AF_BRIDGE, 5, NUD_REACHABLE, 0, &body());
         // The last two bytes are padding.

@@ -155,6 +155,19 @@ mod tests {
         }
     }
 
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn impossible_lengths_are_refused() {
+        // The entries, and what is in the first.
+        for at in [8, 12, 20, 28, 36, 40, 80, 88] {
+            for length in [0, 1, 2, 3, 200] {
+                let mut bytes = DUMPED.to_vec();
+                bytes[at] = length;
+                assert!(ranges(&bytes).is_err(), "length {length} at {at}");
+            }
+        }
+    }
+
     #[test]
     fn what_a_newer_kernel_says_of_a_vlan_is_not_taken_for_forwarding() {
         use crate::netlink::wire::tests::attribute;

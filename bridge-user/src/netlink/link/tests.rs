@@ -226,6 +226,46 @@ fn what_cannot_be_read_stays_slow() {
     assert_eq!(bare.bridge.unwrap().unknown_options, u32::MAX);
 }
 
+/// Where the attributes in `bytes` begin, from `start` on.
+fn headers(bytes: &[u8], start: usize) -> Vec<usize> {
+    let lengths = attributes(&bytes[start..]).map(|attribute| (4 + attribute.unwrap().1.len()).next_multiple_of(4));
+    let ends = lengths.scan(start, |at, length| {
+        *at += length;
+        Some(*at - length)
+    });
+    ends.collect()
+}
+
+#[test]
+fn impossible_lengths_keep_the_port_slow() {
+    let whole = port_message();
+    let top = headers(&whole, HEADER);
+    let info = *top.iter().find(|at| whole[**at + 2] == u8::try_from(IFLA_LINKINFO).unwrap()).unwrap();
+    let nest = headers(&whole[..info + usize::from(whole[info])], info + 4);
+    let data = *nest.last().unwrap();
+    let inner = headers(&whole[..data + usize::from(whole[data])], data + 4);
+    assert!(top.len() > 10 && nest.len() == 3 && inner.len() > 9);
+    for at in top.into_iter().chain(nest).chain(inner) {
+        // Shorter than an attribute's header, and longer than what is left.
+        for length in [0, 1, 2, 3, u16::MAX] {
+            let mut bytes = whole.clone();
+            bytes[at..at + 2].copy_from_slice(&length.to_ne_bytes());
+            let read = decode(&bytes).unwrap();
+            assert_eq!(read.port.and_then(|port| port.state), None, "length {length} at {at}");
+        }
+    }
+}
+
+#[test]
+fn nests_in_nests_are_not_followed() {
+    let mut nest = attribute(IFLA_INFO_KIND, b"bridge\0");
+    for _ in 0..2_000 {
+        nest = attribute(IFLA_LINKINFO | NESTED, &nest);
+    }
+    let read = decode(&link(IFF_UP, &[nest])).unwrap();
+    assert_eq!((read.kind, read.bridge, read.port), (None, None, None));
+}
+
 #[test]
 fn truncation_never_panics_and_never_forwards() {
     let whole = port_message();
