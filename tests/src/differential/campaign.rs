@@ -23,6 +23,9 @@ use super::{
 /// A scenario that differs is played so often again, to see whether it always does.
 const REPEATS: usize = 3;
 
+/// So many scenarios in a row go to the same world.
+const BLOCK: u64 = 16;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -134,8 +137,6 @@ pub fn run(plan: &Plan, progress: &(dyn Fn(&str) + Sync)) -> Result<Account> {
     let (next, differing) = (AtomicU64::new(0), AtomicU64::new(0));
     let worker = || -> Result<Account> {
         let mut player = Player { can, plan, world: None, progress, account: Account::default() };
-        // Blocks of seeds that share a world stay together.
-        const BLOCK: u64 = 16;
         loop {
             let first = next.fetch_add(BLOCK, Ordering::Relaxed);
             for number in first..(first + BLOCK).min(plan.scenarios) {

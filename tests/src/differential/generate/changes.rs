@@ -7,13 +7,12 @@ impl Draft {
     /// One change, of any kind.
     pub(super) fn change(&mut self) {
         match self.dice.below(100) {
-            0..=19 => self.change_option(),
-            20..=39 => self.change_entries(),
+            0..=18 => self.change_option(),
             40..=54 if self.aware => self.change_vlan(),
             55..=64 => self.change_link(),
             65..=74 => self.change_bridge(),
             75..=80 if self.can.vlans => self.change_filtering(),
-            81..=84 => self.change_state(),
+            36..=39 | 81..=84 => self.change_state(),
             85..=89 => self.change_carrier(),
             90..=93 => self.rejoin(),
             94 => {
@@ -104,8 +103,8 @@ impl Draft {
 
     fn change_bridge(&mut self) {
         let host = self.ports[0].hosts[0];
-        let line = match self.dice.below(9) {
-            0 => "link set dev br0 promisc on".to_owned(),
+        let line = match self.dice.below(11) {
+            0 | 9 | 10 => "link set dev br0 promisc on".to_owned(),
             1 => "link set dev br0 promisc off".to_owned(),
             2 => "link set dev br0 down".to_owned(),
             3 => "link set dev br0 up".to_owned(),

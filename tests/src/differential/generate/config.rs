@@ -44,12 +44,17 @@ impl Draft {
 
     fn bridges(&mut self) -> Vec<String> {
         let mut words = "stp_state 0".to_owned();
-        words += if self.dice.chance(20) { " mcast_snooping 1" } else { " mcast_snooping 0" };
+        // A bridge with snooping sends reports of its own, in its own time: another bridge would learn from them.
+        let snooping = self.dice.chance(20) && !self.second_bridge;
+        words.push_str(if snooping { " mcast_snooping 1" } else { " mcast_snooping 0" });
         let ageing = *self.dice.pick(&LONG);
         self.forgetful = self.dice.chance(4);
-        words += &format!(" ageing_time {}", if self.forgetful { 0 } else { ageing });
+        let ageing = if self.forgetful { 0 } else { ageing };
+        words.push_str(" ageing_time ");
+        words.push_str(&ageing.to_string());
         if self.dice.chance(10) {
-            words += &format!(" group_fwd_mask {}", self.dice.pick(&[8, 0x4000, 0xfff8]));
+            let mask = *self.dice.pick(&[" group_fwd_mask 8", " group_fwd_mask 16384", " group_fwd_mask 65528"]);
+            words.push_str(mask);
         }
         if self.dice.chance(5) {
             words += " no_linklocal_learn 1";
@@ -57,7 +62,8 @@ impl Draft {
         if self.aware {
             let pvid = *self.dice.pick(&[1, 1, 0, 10]);
             let protocol = if self.ad { "802.1ad" } else { "802.1Q" };
-            words += &format!(" vlan_filtering 1 vlan_default_pvid {pvid} vlan_protocol {protocol}");
+            let filtering = format!(" vlan_filtering 1 vlan_default_pvid {pvid} vlan_protocol {protocol}");
+            words.push_str(&filtering);
         }
         let mut lines = vec![
             format!("link add name br0 index 100 address 02:aa:00:00:01:00 type bridge {words}"),
