@@ -318,10 +318,15 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_bit_of_its_own() {
-        use port_flags::{EGRESS, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED, VIRTUAL_XDP, VLAN_AWARE};
+        use port_flags::{
+            CHECK_IPV4, CHECK_IPV6, EGRESS, EGRESS_POLICY, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED,
+            VIRTUAL_XDP, VLAN_AWARE,
+        };
         let flags = [INGRESS, EGRESS, EGRESS_XDP, VLAN_AWARE, LEARNING, LOCKED, ISOLATED, VIRTUAL_XDP];
+        let later = [CHECK_IPV4, CHECK_IPV6, EGRESS_POLICY];
         // In this order: the running programs of an older daemon read them, too.
         assert_eq!(flags, [1, 2, 4, 8, 16, 32, 64, 128]);
+        assert_eq!(later, [1 << 12, 1 << 13, 1 << 14]);
         let flags = [fdb_flags::LOCAL, fdb_flags::STICKY, fdb_flags::OPAQUE, fdb_flags::STATIC];
         assert_eq!(flags, [1, 2, 4, 8]);
     }

@@ -92,11 +92,11 @@ fn bad_input_is_one_line_that_names_it() {
         ),
         (
             "run br0 --overrule mtu",
-            "invalid value 'mtu' for '--overrule <REASON>': this reason cannot be overruled: use one of netfilter, bridge_promisc, tc_filter, foreign_xdp (try --help)",
+            "invalid value 'mtu' for '--overrule <REASON>': this reason cannot be overruled: use one of netfilter, bridge_promisc, tc_filter, foreign_xdp, egress_policy (try --help)",
         ),
         (
             "run br0 --overrule frob",
-            "invalid value 'frob' for '--overrule <REASON>': there is no such reason: use one of netfilter, bridge_promisc, tc_filter, foreign_xdp (try --help)",
+            "invalid value 'frob' for '--overrule <REASON>': there is no such reason: use one of netfilter, bridge_promisc, tc_filter, foreign_xdp, egress_policy (try --help)",
         ),
         ("run br0 --fdb-size 15", "invalid value '15' for '--fdb-size <N>': 15 is not in 16..=4194304 (try --help)"),
         ("run br0 --prot eth0", "unexpected argument '--prot' found; a similar argument exists: '--port' (try --help)"),
