@@ -164,6 +164,8 @@ fn show(caught: &Caught) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn delivery(frame: usize, receiver: &'static str, byte: u8) -> Delivery {
@@ -177,13 +179,13 @@ mod tests {
     #[test]
     fn each_difference_has_its_name() {
         let (one, two) = (delivery(0, "p0", 1), delivery(1, "p0", 2));
-        assert!(equal(&[one.clone(), two.clone()], &[two.clone(), one.clone()]));
-        assert_eq!(kinds(&[one.clone()], &[one.clone()]), []);
-        assert_eq!(kinds(&[one.clone()], &[]), [Kind::Lost]);
-        assert_eq!(kinds(&[], &[one.clone()]), [Kind::Leak]);
-        assert_eq!(kinds(&[one.clone()], &[one.clone(), one.clone()]), [Kind::Duplicate]);
-        assert_eq!(kinds(&[one.clone()], &[delivery(0, "p0", 9)]), [Kind::Altered]);
-        assert_eq!(kinds(&[one.clone()], &[delivery(0, "p1", 1)]), [Kind::Leak, Kind::Lost]);
+        assert!(equal(&[one.clone(), two.clone()], &[two, one.clone()]));
+        assert_eq!(kinds(from_ref(&one), from_ref(&one)), []);
+        assert_eq!(kinds(from_ref(&one), &[]), [Kind::Lost]);
+        assert_eq!(kinds(&[], from_ref(&one)), [Kind::Leak]);
+        assert_eq!(kinds(from_ref(&one), &[one.clone(), one.clone()]), [Kind::Duplicate]);
+        assert_eq!(kinds(from_ref(&one), &[delivery(0, "p0", 9)]), [Kind::Altered]);
+        assert_eq!(kinds(&[one], &[delivery(0, "p1", 1)]), [Kind::Leak, Kind::Lost]);
     }
 
     #[test]

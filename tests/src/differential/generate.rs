@@ -59,6 +59,7 @@ pub(super) struct Port {
 }
 
 /// A scenario in the making.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent property of the bridge")]
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) dice: Dice,

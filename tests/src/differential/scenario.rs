@@ -1,6 +1,6 @@
 //! A scenario: a configuration, frames, and changes of the configuration between them; kept as JSON.
 
-use std::{fmt, fs, path::Path, str::FromStr};
+use std::{fmt, fs, path::Path, str::FromStr as _};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -159,7 +159,9 @@ impl World {
         let tools = match step {
             Step::Ip(_) => [&mut self.plain.ip, &mut self.fast.ip],
             Step::Far(_) => [&mut self.plain.far_ip, &mut self.fast.far_ip],
-            _ => [&mut self.plain.bridge, &mut self.fast.bridge],
+            Step::Bridge(_) | Step::Fdb(_) | Step::Await(_) | Step::Age | Step::Restart(_) | Step::Frames(_) => {
+                [&mut self.plain.bridge, &mut self.fast.bridge]
+            }
         };
         let [plain, fast] = tools;
         plain.tell(lines)?;

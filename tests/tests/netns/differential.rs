@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
 const SCENARIOS: u64 = 40;
 const SCENARIOS_EMULATED: u64 = 24;
 /// No more scenarios are begun after this time: a slow machine plays fewer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// The least share of eligible frames that are fast, in percent: far fewer, and nothing much was tested.
 const SHARE: f64 = 90.0;
 

@@ -106,9 +106,9 @@ fn large(bench: &mut Bench) -> Result<()> {
     for world in &worlds {
         for tags in [&[][..], &[Tag::q(TAGGED)], &[Tag::q(UNTAGGED)], &[Tag::q(0).pcp(5)]] {
             for len in [LARGEST - 5, LARGEST - 4, LARGEST, LARGEST + 1] {
-                let wire = sized(tags, len);
-                let whole = wire.len();
-                tally.compare_tc(bench, world, &(format!("{len} bytes, {} tags", tags.len()), wire), whole)?;
+                let frame = sized(tags, len);
+                let whole = frame.len();
+                tally.compare_tc(bench, world, &(format!("{len} bytes, {} tags", tags.len()), frame), whole)?;
             }
         }
     }

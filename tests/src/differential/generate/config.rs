@@ -165,10 +165,10 @@ impl Draft {
 
     /// A line that makes or changes an entry.
     pub(super) fn entry_line(&mut self) -> String {
+        const LASTING: [&str; 5] = ["static", "static", "static sticky", "extern_learn", "permanent"];
         let (owner, at) = (self.port(), self.port());
         let address = *self.dice.pick(&self.ports[owner].hosts.clone());
         let at = if self.dice.chance(70) { owner } else { at };
-        const LASTING: [&str; 5] = ["static", "static", "static sticky", "extern_learn", "permanent"];
         let kinds: &[&str] =
             if self.forgetful { &LASTING } else { &["dynamic", "sticky", "dynamic", "static", "extern_learn"] };
         let lasting = self.dice.chance(50);

@@ -50,7 +50,7 @@ impl Draft {
             self.odd_addresses(&mut spec, from, to);
         }
         if self.dice.chance(3) {
-            self.from_the_bridge(&mut spec);
+            self.sent_by_the_bridge(&mut spec);
         }
         self.tags(&mut spec, from);
         spec.body = self.body();
@@ -82,7 +82,7 @@ impl Draft {
         }
     }
 
-    fn from_the_bridge(&mut self, spec: &mut Spec) {
+    fn sent_by_the_bridge(&mut self, spec: &mut Spec) {
         let upper = self.uppers.first().copied().filter(|_| self.dice.chance(60));
         upper.unwrap_or("br0").clone_into(&mut spec.from);
         spec.src = [2, 0xaa, 0, 0, 1, 0];
