@@ -4,7 +4,7 @@
 //! `br_dev_queue_push_xmit` (net/bridge) for known unicast; everything else is passed with the reason's name.
 
 use crate::{
-    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, ETH_P_PPP_SES, Frame, PPPOE_SES_HLEN, Tag, VLAN_HLEN, is_tag},
+    frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, ETH_P_PPP_SES, Frame, MIN_TAGGED, PPPOE_SES_HLEN, Tag, VLAN_HLEN, is_tag},
     mac::Mac,
     maps::{Port, fdb_flags, port_flags},
     reason::Reason,
@@ -137,8 +137,9 @@ fn refuse_addresses_and_protocols(frame: &Frame) -> Option<Reason> {
         return Some(Reason::NeighbourDiscovery);
     }
     // br_netfilter drops these without a rule or a sysctl that asks for it (br_nf_pre_routing,
-    // nf_bridge_encap_header_len), and skb_vlan_pop could not move such a tag to the outer one's place.
-    if is_tag(frame.ethertype) && frame.len < ETH_HLEN + VLAN_HLEN {
+    // nf_bridge_encap_header_len), and skb_vlan_pop could not move such a tag to the outer one's place. Below MIN_TAGGED it
+    // could, but then the frame would get past the far end's skb_vlan_untag, which drops it if the tag is in the bytes.
+    if is_tag(frame.ethertype) && frame.len < MIN_TAGGED as u32 {
         return Some(Reason::ShortInnerTag);
     }
     if frame.ethertype == ETH_P_PPP_SES && frame.len < ETH_HLEN + PPPOE_SES_HLEN {

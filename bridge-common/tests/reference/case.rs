@@ -74,7 +74,7 @@ impl<'a> Case<'a> {
                     })
             }
             // The kernel's helpers refuse to take the outer tag off, and br_netfilter drops such frames.
-            Reason::ShortInnerTag => [0x8100, 0x88a8].contains(&frame.ethertype) && frame.len < 18,
+            Reason::ShortInnerTag => [0x8100, 0x88a8].contains(&frame.ethertype) && frame.len < 20,
             Reason::Truncated => frame.ethertype == 0x8864 && frame.len < 22,
             // Not learnt again, but not plain either: a bridge's own address, a sticky or a locked one.
             Reason::SourceFixed => entry(frame.src).is_some_and(|entry| {
