@@ -167,6 +167,9 @@ struct Class {
     vid: u16,
     /// On a VLAN-aware bridge: the tag that the frame carries inside the bridge, and how it came in.
     inside: Option<Inside>,
+    /// Length, in bytes, of a tag that came in as the outermost and is no tag to this bridge: `vlan_insert_tag_set_proto`
+    /// puts it into the bytes, where it counts.
+    payload: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -187,25 +190,31 @@ enum Arrived {
 fn classify(port: &Port, flags: u32, frame: &Frame) -> Result<Class, Reason> {
     let fid_base = port.fid_base;
     if flags & port_flags::VLAN_AWARE == 0 {
-        return Ok(Class { fid: fid_base, vid: 0, inside: None });
+        return Ok(Class { fid: fid_base, vid: 0, inside: None, payload: 0 });
     }
     let pvid = port.pvid & 0x0fff;
     let tpid = port.tpid;
+    // A tag of the other protocol is payload. As such it has to be long enough for the far end (skb_vlan_untag).
+    let payload = match frame.tag {
+        Some(tag) if tag.tpid != tpid => VLAN_HLEN,
+        _ => 0,
+    };
+    if payload != 0 && frame.len + payload < MIN_TAGGED as u32 {
+        return Err(Reason::TagProtocol);
+    }
     let (tci, arrived) = match frame.tag {
-        // The bridge would push a second tag.
-        Some(tag) if tag.tpid != tpid => return Err(Reason::TagProtocol),
-        Some(tag) if tag.vid() != 0 => (tag.tci, Arrived::Tagged),
+        Some(tag) if payload == 0 && tag.vid() != 0 => (tag.tci, Arrived::Tagged),
         Some(_) | None if pvid == 0 => return Err(Reason::NoPvid),
         // Only the VLAN id is set: PCP and DEI stay.
-        Some(tag) => (tag.tci | pvid, Arrived::PriorityTagged),
-        None => (pvid, Arrived::Untagged),
+        Some(tag) if payload == 0 => (tag.tci | pvid, Arrived::PriorityTagged),
+        Some(_) | None => (pvid, Arrived::Untagged),
     };
     let tag = Tag { tpid, tci };
     let vid = tag.vid();
     if !port.is_member(vid) {
         return Err(Reason::IngressVlan);
     }
-    Ok(Class { fid: fid_base.wrapping_add(vid), vid, inside: Some(Inside { tag, arrived }) })
+    Ok(Class { fid: fid_base.wrapping_add(vid), vid, inside: Some(Inside { tag, arrived }), payload })
 }
 
 /// The part of `br_handle_frame_finish` and `br_fdb_update` that looks at the source: the frame may only be fast if
@@ -277,7 +286,7 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
     }
     // br_nf_dev_queue_xmit cuts what is longer than the MTU itself into fragments; without it, a tag's length is allowed.
     let allowance = if netfilter_sees(ingress_flags, frame) { VLAN_HLEN } else { 0 };
-    if !frame.gso && frame.len + allowance > out.max_len {
+    if !frame.gso && frame.len + class.payload + allowance > out.max_len {
         return Verdict::Pass(Reason::Mtu);
     }
     let edit = match class.inside {
@@ -295,7 +304,12 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
             if !out.is_member(class.vid) {
                 return Verdict::Pass(Reason::EgressVlan);
             }
-            egress_tag(out, inside)
+            let edit = egress_tag(out, inside);
+            if class.payload != 0 && edit != Edit::Keep {
+                // A second tag in front of it.
+                return Verdict::Pass(Reason::TagProtocol);
+            }
+            edit
         }
     };
     Verdict::Forward { slot: entry.slot, ifindex: out.ifindex, flags, edit }

@@ -98,7 +98,8 @@ reasons! {
     NeighbourDiscovery = 20, "neighbour_discovery", Slow;
     /// An 802.3 length field instead of an EtherType.
     Llc = 21, "llc", Slow;
-    /// The outer tag is of the other protocol than the bridge's vlan_protocol.
+    /// The outer tag is of the other protocol than the bridge's vlan_protocol, and the bridge would push a second one, or the
+    /// frame is too short.
     TagProtocol = 22, "tag_protocol", Slow;
     /// The tag is still in the frame's bytes where the kernel would have moved it to metadata.
     TagPlacement = 23, "tag_placement", Slow;

@@ -57,8 +57,15 @@ impl<'a> Case<'a> {
         };
         #[expect(clippy::wildcard_enum_match_arm, reason = "a new reason is no excuse until it is listed here")]
         match reason {
-            // The bridge would push a second tag.
-            Reason::TagProtocol => bridge.vlan_filtering && frame.tag.is_some_and(|tag| tag.tpid != bridge.vlan_proto),
+            // The bridge would push a second tag, or the far end might drop what it forwards.
+            Reason::TagProtocol => {
+                let tagged = |port: usize| {
+                    bridge.ports[port].vlans.iter().any(|vlan| vlan.vid == self.decided.vid && !vlan.untagged)
+                };
+                bridge.vlan_filtering
+                    && frame.tag.is_some_and(|tag| tag.tpid != bridge.vlan_proto)
+                    && (frame.len < 16 || self.expected.deliveries.iter().all(|delivery| tagged(delivery.port)))
+            }
             // The kernel may answer these itself, depending on options that the model leaves out.
             Reason::ControlProtocol => {
                 [0x0806, 0x8035, 0x888e, 0x88cc, 0x88e3, 0x8902, 0x8809, 0x88f7].contains(&frame.ethertype)

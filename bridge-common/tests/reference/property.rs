@@ -57,19 +57,23 @@ pub(crate) fn keeps_borders(tables: &MemoryTables, ingress: u16, frame: &Frame) 
     if inside.flags & port_flags::VLAN_AWARE == 0 {
         return holds((decided.vid, edit) == (0, Edit::Keep), "a tag of a VLAN-unaware bridge is touched");
     }
-    // The VLAN is the frame's own or the PVID, and both ports are in it.
-    let own = frame.tag.map_or(0, |tag| tag.tci & 0xfff);
+    // The VLAN is the frame's own or the PVID, and both ports are in it. A tag of the other protocol is payload.
+    let tag = frame.tag.filter(|tag| tag.tpid == inside.tpid);
+    let payload = if frame.tag == tag { 0 } else { 4 };
+    holds(frame.gso || frame.len + payload <= outside.max_len, "larger than the MTU with a tag as payload")?;
+    let own = tag.map_or(0, |tag| tag.tci & 0xfff);
     holds(decided.vid == if own == 0 { inside.pvid & 0xfff } else { own }, "neither the frame's VLAN nor the PVID")?;
     holds(decided.vid != 0, "no VLAN")?;
     let bit = |words: &[u64; 64]| words[usize::from(decided.vid / 64)] >> (decided.vid % 64) & 1 == 1;
     holds(bit(&inside.member) && bit(&outside.member), "outside the VLAN")?;
     // It leaves with exactly the tag that the egress port wants.
     let left = match edit {
-        Edit::Keep => frame.tag,
+        Edit::Keep => tag,
         Edit::Push(tag) | Edit::Retag(tag) => Some(tag),
         Edit::Pop => None,
     };
-    let priority = frame.tag.map_or(0, |tag| tag.tci & 0xf000);
+    holds(payload == 0 || edit == Edit::Keep, "payload is touched")?;
+    let priority = tag.map_or(0, |tag| tag.tci & 0xf000);
     let wanted = (!bit(&outside.untagged)).then_some(Tag { tpid: inside.tpid, tci: priority | decided.vid });
     holds(left == wanted, "another tag than the egress port wants")
 }

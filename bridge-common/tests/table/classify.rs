@@ -31,16 +31,29 @@ fn unaware_bridges_look_at_no_tag() {
 #[test]
 fn tag_of_the_other_protocol() {
     check(&[
-        slow("802.1ad on 802.1Q", Bed::aware(), tagged_ad(TAGGED), None, Reason::TagProtocol),
-        slow("802.1Q on 802.1ad", Bed::aware_ad(), tagged(TAGGED), None, Reason::TagProtocol),
-        // The kernel pushes a second tag with the PVID, or drops the frame where there is none.
-        slow("priority tag", Bed::aware(), tagged_ad(0), None, Reason::TagProtocol),
+        // Payload: the frame belongs to the PVID, whatever stands in that tag.
+        fast("802.1ad on 802.1Q", Bed::aware(), tagged_ad(TAGGED), PVID, Edit::Keep),
+        fast("802.1Q on 802.1ad", Bed::aware_ad(), tagged(TAGGED), PVID, Edit::Keep),
+        fast("priority tag", Bed::aware(), tagged_ad(0), PVID, Edit::Keep),
+        fast("long enough for the far end", Bed::aware(), Frame { len: 16, ..tagged_ad(TAGGED) }, PVID, Edit::Keep),
+        slow("too short", Bed::aware(), Frame { len: 15, ..tagged_ad(TAGGED) }, None, Reason::TagProtocol),
+        // It counts for the MTU.
+        fast("at the MTU", Bed::aware(), Frame { len: 1514, ..tagged_ad(TAGGED) }, PVID, Edit::Keep),
+        slow("beyond", Bed::aware(), Frame { len: 1515, ..tagged_ad(TAGGED) }, Some(PVID), Reason::Mtu),
+        // The bridge would push a second tag.
+        slow(
+            "tagged egress",
+            Bed::aware().with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, PVID, false)),
+            tagged_ad(TAGGED),
+            Some(PVID),
+            Reason::TagProtocol,
+        ),
         slow(
             "without PVID",
             Bed::aware().with(|bed| bed.port_mut(HERE).pvid = 0),
             tagged_ad(TAGGED),
             None,
-            Reason::TagProtocol,
+            Reason::NoPvid,
         ),
         fast("802.1ad on 802.1ad", Bed::aware_ad(), tagged_ad(TAGGED), TAGGED, Edit::Keep),
         fast(

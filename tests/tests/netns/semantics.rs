@@ -84,12 +84,12 @@ fn bridge_options() -> Result<()> {
             &[("g1", "forwarded_tc"), ("g3", "forwarded_tc"), ("g4", "forwarded_tc")],
         )
         .only_under_way(),
-        // What is tagged as before gets a second tag.
+        // What is tagged as before is payload.
         Setting::new(
             "vlan_protocol 802.1ad",
             host(&["ip link set br0 type bridge vlan_protocol 802.1ad"]),
             host(&["ip link set br0 type bridge vlan_protocol 802.1Q"]),
-            &[("g1", "tag_protocol"), ("g1", "forwarded_tc"), ("g3", "forwarded_tc")],
+            &[("g1", "forwarded_tc"), ("g3", "forwarded_tc")],
         )
         .only_under_way(),
         // Ports get it that have another PVID, too, and lose that.
