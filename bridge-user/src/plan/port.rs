@@ -129,7 +129,9 @@ fn feature(link: &Link, attrs: &PortAttrs) -> Option<String> {
     if link.port.is_none() {
         return Some("the kernel told no bridge port attributes".to_owned());
     }
-    if attrs.vlan_tunnel {
+    // Frames have tunnel metadata only where they come from a tunnel (br_handle_ingress_vlan_tunnel), and a VLAN that is
+    // mapped to one is no member below; for everything else the option does nothing.
+    if attrs.vlan_tunnel && !(link.physical || matches!(link.kind.as_deref(), Some("veth" | "tun"))) {
         return Some("vlan_tunnel is on".to_owned());
     }
     if attrs.unknown {

@@ -111,7 +111,15 @@ fn every_finding_keeps_its_port_slow_under_its_name() {
         ("blocking", Some(PortState), Box::new(|model| attrs(model, TAP).state = Some(4))),
         ("down", Some(PortState), Box::new(|model| link(model, TAP).up = false)),
         ("no carrier", Some(PortState), Box::new(|model| link(model, TAP).carrier = false)),
-        ("tunnel", Some(PortFeature), Box::new(|model| attrs(model, TAP).vlan_tunnel = true)),
+        ("vlan_tunnel of a tap", None, Box::new(|model| attrs(model, TAP).vlan_tunnel = true)),
+        (
+            "vlan_tunnel of a tunnel",
+            Some(PortFeature),
+            Box::new(|model| {
+                link(model, TAP).kind = Some("vxlan".into());
+                attrs(model, TAP).vlan_tunnel = true;
+            }),
+        ),
         ("unknown option of the port", Some(PortFeature), Box::new(|model| attrs(model, TAP).unknown = true)),
         ("switchdev", Some(PortFeature), Box::new(|model| link(model, TAP).switchdev = true)),
         ("foreign XDP", Some(ForeignXdp), Box::new(|model| link(model, TAP).xdp.push(7))),

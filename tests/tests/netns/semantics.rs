@@ -199,7 +199,7 @@ fn port_options() -> Result<()> {
             "vlan_tunnel",
             host(&["bridge link set dev g3 vlan_tunnel on", "bridge vlan add dev g3 vid 10 tunnel_info id 1000"]),
             host(&["bridge vlan del dev g3 vid 10 tunnel_info id 1000", "bridge link set dev g3 vlan_tunnel off"]),
-            &[("g3", "port_feature"), ("g1", "egress_port"), ("g1", "forwarded_tc")],
+            &[("g3", "ingress_vlan"), ("g1", "egress_vlan"), ("g1", "forwarded_tc")],
         ),
         Setting::new(
             "sticky elsewhere",

@@ -101,7 +101,10 @@ fn a_port_that_takes_nothing_in_may_still_take_frames_out() {
         (|model| link(model, TAP).up = false) as fn(&mut Model),
         |model| link(model, TAP).carrier = false,
         |model| attrs(model, TAP).state = Some(2),
-        |model| attrs(model, TAP).vlan_tunnel = true,
+        |model| {
+            link(model, TAP).kind = Some("geneve".into());
+            attrs(model, TAP).vlan_tunnel = true;
+        },
         |model| attrs(model, TAP).unknown = true,
         |model| link(model, TAP).switchdev = true,
         |model| link(model, TAP).port = None,
