@@ -139,7 +139,7 @@ fn refuse_addresses_and_protocols(frame: &Frame) -> Option<Reason> {
     // br_netfilter drops these without a rule or a sysctl that asks for it (br_nf_pre_routing,
     // nf_bridge_encap_header_len), and skb_vlan_pop could not move such a tag to the outer one's place. Below MIN_TAGGED it
     // could, but then the frame would get past the far end's skb_vlan_untag, which drops it if the tag is in the bytes.
-    if is_tag(frame.ethertype) && frame.len < MIN_TAGGED as u32 {
+    if is_tag(frame.ethertype) && frame.len < MIN_TAGGED_LEN {
         return Some(Reason::ShortInnerTag);
     }
     if frame.ethertype == ETH_P_PPP_SES && frame.len < ETH_HLEN + PPPOE_SES_HLEN {
@@ -159,6 +159,9 @@ const fn netfilter_sees(flags: u32, frame: &Frame) -> bool {
             _ => false,
         }
 }
+
+#[expect(clippy::cast_possible_truncation, reason = "a handful of bytes")]
+const MIN_TAGGED_LEN: u32 = MIN_TAGGED as u32;
 
 /// The VLAN that the frame belongs to.
 #[derive(Clone, Copy)]
@@ -199,7 +202,7 @@ fn classify(port: &Port, flags: u32, frame: &Frame) -> Result<Class, Reason> {
         Some(tag) if tag.tpid != tpid => VLAN_HLEN,
         _ => 0,
     };
-    if payload != 0 && frame.len + payload < MIN_TAGGED as u32 {
+    if payload != 0 && frame.len + payload < MIN_TAGGED_LEN {
         return Err(Reason::TagProtocol);
     }
     let (tci, arrived) = match frame.tag {

@@ -6,7 +6,8 @@
 use std::{
     env,
     process::ExitCode,
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -104,7 +105,24 @@ fn main() -> ExitCode {
     // More would only wait for each other's processors, and time limits would mean less.
     arguments.test_threads.get_or_insert(2);
     let trials: Vec<Trial> = GROUPS.into_iter().flatten().filter(|test| in_scope(test.name)).map(trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    println!("{}", slowest());
+    conclusion.exit_code()
+}
+
+/// How long each test took.
+static TOOK: Mutex<Vec<(Duration, &str)>> = Mutex::new(Vec::new());
+
+/// Number of tests that are named as the slowest.
+const SLOWEST: usize = 12;
+
+/// A line that names the tests that took longest.
+fn slowest() -> String {
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    took.sort_unstable_by(|one, other| other.cmp(one));
+    took.truncate(SLOWEST);
+    let named: Vec<_> = took.iter().map(|(took, name)| format!("{name} {:.1} s", took.as_secs_f32())).collect();
+    format!("slowest: {}", named.join(", "))
 }
 
 /// In a virtual machine everything takes ten times as long, so only what can differ from the running kernel is run there:
@@ -165,10 +183,12 @@ fn guarded(test: &Test) -> Result<(), Failed> {
         _shared = TURN.read().unwrap_or_else(PoisonError::into_inner);
     }
     drop(xbr::take_logs());
+    let start = Instant::now();
     let result = std::panic::catch_unwind(test.run).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(anyhow::anyhow!("panicked: {}", message.unwrap_or("no message")))
     });
     let logs = xbr::take_logs();
+    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), test.name));
     result.map_err(|error| Failed::from(format!("{error:#}\n{}", logs.join("\n"))))
 }

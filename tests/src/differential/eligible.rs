@@ -26,8 +26,14 @@ pub struct Wanted {
 /// - both its addresses are individual ones that the bridge had an entry of before the first of these frames (the source
 ///   at this very port), and no frame of this step has moved either;
 /// - it is no control protocol, no LLC and no neighbour discovery, and its outer tag is of the bridge's protocol: the
-///   other tags' frames get a second tag, which xbr leaves to the bridge by design.
-pub fn eligible(frames: &[Spec], fdb: &Fdb, plain: &[Delivery]) -> BTreeMap<&'static str, Wanted> {
+///   other tags' frames get a second tag, which xbr leaves to the bridge by design;
+/// - its receiver is none of the ports with a backup port (`backed`), which are left to the bridge by design, too.
+pub fn eligible(
+    frames: &[Spec],
+    fdb: &Fdb,
+    plain: &[Delivery],
+    backed: &BTreeSet<String>,
+) -> BTreeMap<&'static str, Wanted> {
     let moved = moved(frames, fdb);
     let mut receivers: BTreeMap<usize, BTreeSet<&'static str>> = BTreeMap::new();
     for delivery in plain {
@@ -37,7 +43,7 @@ pub fn eligible(frames: &[Spec], fdb: &Fdb, plain: &[Delivery]) -> BTreeMap<&'st
     for (place, spec) in frames.iter().enumerate() {
         let Some(from) = open_ports().find(|port| *port == spec.from) else { continue };
         let Some(to) = receivers.get(&place).filter(|to| to.len() == 1).and_then(BTreeSet::first) else { continue };
-        let other_port = *to != from && open_ports().any(|port| port == *to);
+        let other_port = *to != from && !backed.contains(*to) && open_ports().any(|port| port == *to);
         let known = at(fdb, spec.src).any(|port| port == from) && at(fdb, spec.dst).any(|port| port == *to);
         let plain_protocol = match spec.ethertype() {
             0..0x600 => false,

@@ -12,10 +12,10 @@ use serde_json::Value;
 use super::{
     compare::{Delivery, Divergence, Kind, compare, equal},
     daemon::{Daemon, PortCount, counts},
-    eligible::eligible,
+    eligible::{Wanted, eligible},
     scenario::{Scenario, Step},
     spec::Spec,
-    universe::{Fdb, Universe},
+    universe::Universe,
 };
 use crate::wait::slowness;
 
@@ -84,6 +84,8 @@ pub struct World {
     daemon: Option<Daemon>,
     xdp: Vec<String>,
     number: u32,
+    /// Ports that this scenario gave a backup port.
+    backed: BTreeSet<String>,
 }
 
 impl World {
@@ -92,7 +94,7 @@ impl World {
         let plain = Universe::new()?;
         let fast = Universe::new()?;
         let daemon = Daemon::start(&fast.host, xdp)?;
-        Ok(Self { plain, fast, daemon: Some(daemon), xdp: xdp.to_vec(), number: 0 })
+        Ok(Self { plain, fast, daemon: Some(daemon), xdp: xdp.to_vec(), number: 0, backed: BTreeSet::new() })
     }
 
     /// Whether this scenario can be played here, as far as xbr's options matter.
@@ -109,6 +111,7 @@ impl World {
     pub fn play(&mut self, scenario: &Scenario) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         self.number = 0;
+        self.backed.clear();
         let mut settled = false;
         for (place, step) in scenario.steps.iter().enumerate() {
             self.step(place, step, &mut settled, &mut outcome).with_context(|| format!("step {place}: {step}"))?;
@@ -156,6 +159,7 @@ impl World {
     }
 
     fn lines(&mut self, place: usize, step: &Step, lines: &[String], outcome: &mut Outcome) -> Result<()> {
+        self.backed.extend(lines.iter().filter_map(|line| given_backup(line)).map(str::to_owned));
         let tools = match step {
             Step::Ip(_) => [&mut self.plain.ip, &mut self.fast.ip],
             Step::Far(_) => [&mut self.plain.far_ip, &mut self.fast.far_ip],
@@ -256,7 +260,8 @@ impl World {
         }
         outcome.divergences.extend(compare(place, frames, &plain, &fast));
         let after = self.daemon()?.status()?;
-        score(frames, &fdb, &plain, &counts(status), &counts(&after), &mut outcome.score);
+        let eligible = eligible(frames, &fdb, &plain, &self.backed);
+        score(frames, &eligible, &plain, &counts(status), &counts(&after), &mut outcome.score);
         Ok(())
     }
 }
@@ -270,7 +275,7 @@ fn collect(universe: &mut Universe, frame: usize, into: &mut Vec<Delivery>) -> R
 /// Counts eligible frames, and how many frames were fast.
 fn score(
     frames: &[Spec],
-    fdb: &Fdb,
+    eligible: &BTreeMap<&'static str, Wanted>,
     plain: &[Delivery],
     before: &BTreeMap<String, PortCount>,
     after: &BTreeMap<String, PortCount>,
@@ -278,7 +283,6 @@ fn score(
 ) {
     score.frames += frames.len() as u64;
     score.deliveries += plain.len() as u64;
-    let eligible = eligible(frames, fdb, plain);
     let none = PortCount::default();
     for (port, count) in after {
         let old = before.get(port).unwrap_or(&none);
@@ -303,6 +307,13 @@ fn score(
             *score.missed.entry(reason.clone()).or_default() += grown(reason).min(wanted - fast);
         }
     }
+}
+
+/// The port that the line of `bridge` gives a backup port.
+fn given_backup(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let port = words.iter().position(|word| *word == "dev").and_then(|at| words.get(at + 1))?;
+    words.contains(&"backup_port").then_some(*port)
 }
 
 /// The words of a command that say what kind it is.

@@ -25,8 +25,9 @@ const SCENARIOS: u64 = 40;
 const SCENARIOS_EMULATED: u64 = 24;
 /// No more scenarios are begun after this time: a slow machine plays fewer.
 const LIMIT: Duration = Duration::from_mins(1);
-/// The least share of eligible frames that are fast, in percent: far fewer, and nothing much was tested.
-const SHARE: f64 = 90.0;
+/// The least share of eligible frames that are fast, in percent: fewer, and nothing much was tested. Of the hundred frames
+/// that a slow machine gets to, one scenario that keeps a port slow may take a tenth.
+const SHARE: f64 = 75.0;
 
 fn random_scenarios() -> Result<()> {
     let plan = Plan {

@@ -52,12 +52,8 @@ const LONG: &[(&str, u32)] = &[
 const LIMIT: u32 = 600;
 
 /// The short ones among those in which the bridge forwards unicast between stations: about four minutes in all.
-pub(crate) const QUICK: [&str; 4] = [
-    "forwarding/bridge_port_isolation.sh",
-    "forwarding/bridge_vlan_unaware.sh",
-    "forwarding/tc_vlan_modify.sh",
-    "netfilter/bridge_brouter.sh",
-];
+pub(crate) const QUICK: [&str; 3] =
+    ["forwarding/bridge_port_isolation.sh", "forwarding/bridge_vlan_unaware.sh", "forwarding/tc_vlan_modify.sh"];
 
 /// All tests of the suite in `dir` that make a bridge, themselves or by what they include.
 pub(crate) fn all(dir: &Path) -> Result<Vec<Test>> {

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     path::Path,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -23,8 +24,14 @@ const LIMIT: Duration = Duration::from_mins(40);
 /// Starts a line that says where in the script the virtual machine is.
 const MARK: &str = "@xbr-test@ ";
 
-/// Runs those binaries that `choose` picks, on every kernel.
-pub(crate) fn run(built: &Built, choose: impl Fn(&Binary) -> bool, filter: Option<&str>) -> Tally {
+/// Runs those binaries that `choose` picks, on every kernel. A virtual machine keeps one processor busy: `then` runs as soon
+/// as the first is done.
+pub(crate) fn run(
+    built: &Built,
+    choose: impl Fn(&Binary) -> bool,
+    filter: Option<&str>,
+    then: impl FnOnce() + Send,
+) -> Tally {
     let binaries: Vec<&Binary> = built.tests.iter().filter(|binary| choose(binary)).collect();
     let mut tally = Tally::default();
     if binaries.is_empty() {
@@ -40,8 +47,23 @@ pub(crate) fn run(built: &Built, choose: impl Fn(&Binary) -> bool, filter: Optio
     let script = script(&binaries, filter);
     let parts = thread::scope(|scope| {
         let (script, binaries) = (&script, &binaries);
-        let threads: Vec<_> =
-            ready.iter().map(|kernel| scope.spawn(move || one(*kernel, built, binaries, script))).collect();
+        let (done, first) = mpsc::channel();
+        let threads: Vec<_> = ready
+            .iter()
+            .map(|kernel| {
+                let done = done.clone();
+                scope.spawn(move || {
+                    let tally = one(*kernel, built, binaries, script);
+                    // Only the first is waited for.
+                    let _ = done.send(());
+                    tally
+                })
+            })
+            .collect();
+        drop(done);
+        // An error: no machine is left that could be waited for.
+        let _ = first.recv();
+        then();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_panic| panicked())).collect::<Vec<_>>()
     });
     for (kernel, part) in ready.iter().zip(parts) {
