@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Changes with every change of a layout below.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Ports of one instance. Slot 0 stands for "no port".
 pub const MAX_PORTS: u32 = 1024;
@@ -223,6 +223,16 @@ pub struct Trust {
     pub confirmed: u64,
 }
 
+/// Whether the tables as a whole may be believed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Until when, in nanoseconds of `CLOCK_MONOTONIC`; 0: not at all.
+    pub until: u64,
+    /// Whether the policy on the bridges is still what the tables say.
+    pub policy: Trust,
+}
+
 /// The [`Trust`] cell of a bridge whose ports have this `fid_base`.
 #[inline(always)]
 pub const fn bridge_cell(fid_base: u16) -> u32 {
@@ -272,6 +282,8 @@ pub struct KernelLayout {
     pub device_net: u32,
     /// `net.ns.inum`.
     pub net_inum: u32,
+    /// `sock.__sk_common.skc_net.net`.
+    pub sock_net: u32,
     /// Inode number of the network namespace whose bridges are served: what happens in others is none of our business,
     /// or a tenant with bridges of his own could cancel our entries.
     pub netns: u32,
@@ -280,6 +292,7 @@ pub struct KernelLayout {
 const _: () = assert!(size_of::<Port>() == 1056);
 const _: () = assert!(size_of::<FdbValue>() == 24);
 const _: () = assert!(size_of::<Trust>() == 16);
+const _: () = assert!(size_of::<Lease>() == 24);
 // Every fid_base has a cell of its own kind.
 const _: () = assert!(bridge_cell(VLANS - 1) == TRUST_CELLS - 1 && bridge_cell(u16::MAX) < bridge_cell(0));
 const _: () = assert!(size_of::<PortCounters>() == 1024);
@@ -295,6 +308,8 @@ mod pod {
     unsafe impl aya::Pod for super::KernelLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Trust {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Lease {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FdbValue {}
     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! Hears rtnetlink's notifications as the kernel sends them, and takes away what they put in doubt.
+//! Hears the notifications of rtnetlink and nftables as the kernel sends them, and takes away what they put in doubt.
 //!
 //! The daemon reads its socket some time later, or never if it is stopped. The filter of that socket runs inside the
 //! change itself (`do_one_broadcast` calls `sk_filter`, `net/netlink/af_netlink.c`): before the answer to whoever asked for
@@ -8,7 +8,7 @@
 use aya_ebpf::programs::SkBuffContext;
 use bridge_common::mac::Mac;
 
-use crate::tables::{announced, cancel};
+use crate::tables::{announced, cancel, policy_announced};
 
 /// `AF_BRIDGE`.
 const AF_BRIDGE: u8 = 7;
@@ -22,6 +22,13 @@ const NEIGHBOUR_KINDS: [u16; 2] = [28, 29];
 const KIND: usize = 4;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
+/// `NFT_MSG_NEWSETELEM`, `NFT_MSG_DELSETELEM` and `NFT_MSG_NEWGEN`: what sets are made of is no matter, only the rules are,
+/// and every transaction ends with its generation.
+const NO_RULES: [u16; 3] = [12, 14, 15];
+/// `NFNL_SUBSYS_NFTABLES`, in the upper half of a message's type.
+const NFTABLES: u16 = 10 << 8;
+/// Messages of one datagram that are looked at (`nft_commit_notify` joins them).
+const MESSAGES: u32 = 8;
 /// Length of `struct ndmsg`.
 const NEIGHBOUR: usize = 12;
 /// Attributes of an FDB message that are looked at; `fdb_fill_info` puts the VLAN as the fifth at most.
@@ -64,4 +71,26 @@ fn neighbour(message: &SkBuffContext) -> Option<()> {
     }
     cancel(vid, Mac::new(mac?));
     Some(())
+}
+
+/// Looks at a datagram of nftables: whether anything but the contents of sets has changed.
+#[inline(always)]
+pub(crate) fn rules_changed(message: &SkBuffContext) {
+    let mut at = 0;
+    let mut left = MESSAGES;
+    while left > 0 {
+        left -= 1;
+        let (Ok(size), Ok(kind)) = (message.load::<u32>(at), message.load::<u16>(at + KIND)) else {
+            if at == 0 {
+                break;
+            }
+            // The end of the datagram.
+            return;
+        };
+        if !NO_RULES.iter().any(|harmless| kind == NFTABLES | harmless) || (size as usize) < HEADER || size > 0xffff {
+            break;
+        }
+        at += (size as usize + 3) & !3;
+    }
+    policy_announced();
 }

@@ -1,10 +1,10 @@
-//! Cancels cached FDB entries from the bridge's own tracepoints, before the next frame.
+//! Hears what the kernel is about to change, and takes away what was believed of it, before the next frame.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::map, maps::Array, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use bridge_common::{mac::Mac, maps::KernelLayout};
 
-use crate::tables::cancel;
+use crate::tables::{cancel, policy_announced};
 
 /// User space sets it from the kernel's BTF before it attaches the programs: a map and no constant, as the bridge may be a
 /// module that is loaded later.
@@ -50,11 +50,27 @@ pub(crate) fn device_changed(ctx: &RawTracePointContext) -> Option<()> {
 /// Cancels the address if the device is of our namespace.
 #[inline(always)]
 fn cancel_in(ctx: &RawTracePointContext, layout: &KernelLayout, device: usize, addr: [u8; 6], vid: u16) -> Option<()> {
-    let net: usize = read(device + layout.device_net as usize)?;
-    let inum: u32 = read(net + layout.net_inum as usize)?;
-    if inum == layout.netns {
+    if is_ours(layout, device + layout.device_net as usize)? {
         cancel(vid, Mac::new(addr));
         debug!(ctx, "the bridge changes {:mac} in VLAN {}", addr, vid);
     }
     Some(())
+}
+
+/// `nf_setsockopt(sk, pf, val, opt, len)`, by which ebtables and the older iptables replace their tables.
+#[inline(always)]
+pub(crate) fn tables_replaced(sock: usize) -> Option<()> {
+    let layout = LAYOUT.get(0)?;
+    if is_ours(layout, sock + layout.sock_net as usize)? {
+        policy_announced();
+    }
+    Some(())
+}
+
+/// Whether the pointer to a namespace at this address is to ours.
+#[inline(always)]
+fn is_ours(layout: &KernelLayout, pointer: usize) -> Option<bool> {
+    let net: usize = read(pointer)?;
+    let inum: u32 = read(net + layout.net_inum as usize)?;
+    Some(inum == layout.netns)
 }

@@ -19,9 +19,9 @@ mod xdp;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
-    macros::{classifier, map, raw_tracepoint, socket_filter, xdp},
+    macros::{classifier, fentry, fexit, map, raw_tracepoint, socket_filter, xdp},
     maps::ProgramArray,
-    programs::{RawTracePointContext, SkBuffContext, TcContext, XdpContext},
+    programs::{FEntryContext, FExitContext, RawTracePointContext, SkBuffContext, TcContext, XdpContext},
 };
 
 /// The tc programs behind [`xbr_stub`] (cell 0) and its like. The kernel empties this map when the last process that
@@ -111,12 +111,31 @@ fn xbr_fdb_extern(ctx: RawTracePointContext) -> i32 {
     coherence::bridge_changed(&ctx).map_or(0, |()| 0)
 }
 
+/// `nf_setsockopt` begins: legacy tables are about to be replaced, and from now on every frame goes to the bridge.
+#[fentry(function = "nf_setsockopt")]
+fn xbr_rules_in(ctx: FEntryContext) -> i32 {
+    coherence::tables_replaced(ctx.arg(0)).map_or(0, |()| 0)
+}
+
+/// `nf_setsockopt` is done: whatever user space has read in between may be what was there before.
+#[fexit(function = "nf_setsockopt")]
+fn xbr_rules_out(ctx: FExitContext) -> i32 {
+    coherence::tables_replaced(ctx.arg(0)).map_or(0, |()| 0)
+}
+
 /// Filter of the socket on which the daemon hears rtnetlink's notifications: it lets all of them through, but runs inside
 /// the kernel's own change, before whoever asked for it has his answer, and before the daemon can read about it.
 #[socket_filter]
 fn xbr_announced(ctx: SkBuffContext) -> i64 {
     // Whether or not it could be read: the daemon gets it whole.
     announce::heard(&ctx).map_or(WHOLE, |()| WHOLE)
+}
+
+/// As [`xbr_announced`], of the socket on which the daemon hears that rules of nftables have changed.
+#[socket_filter]
+fn xbr_rules(ctx: SkBuffContext) -> i64 {
+    announce::rules_changed(&ctx);
+    WHOLE
 }
 
 #[cfg(target_arch = "bpf")]

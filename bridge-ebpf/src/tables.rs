@@ -13,8 +13,8 @@ use bridge_common::{
     frame::Tag,
     mac::Mac,
     maps::{
-        FdbKey, FdbValue, GENERATIONS, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell,
-        logical_key, port_flags,
+        FdbKey, FdbValue, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell,
+        generation_cell, logical_key, port_flags,
     },
 };
 
@@ -46,9 +46,9 @@ static TRUST: Array<Trust> = Array::with_max_entries(TRUST_CELLS, BPF_F_MMAPABLE
 #[map(name = "xbr_watch")]
 static WATCH: HashMap<u32, u32> = HashMap::with_max_entries(2 * TRUST_CELLS, 0);
 
-/// Cell 0: until when, in nanoseconds of `CLOCK_MONOTONIC`, the tables may be believed.
+/// Cell 0: whether the tables may be believed.
 #[map(name = "xbr_lease")]
-static LEASE: Array<u64> = Array::with_max_entries(1, 0);
+static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Egress devices of the XDP program, by slot.
 #[map(name = "xbr_dev")]
@@ -61,13 +61,27 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Whether the daemon has renewed the lease in time.
+/// Whether the daemon has renewed the lease in time, and knows of the last change of policy.
 #[inline(always)]
 pub(crate) fn leased() -> bool {
-    match LEASE.get_ptr(0) {
-        // SAFETY: the kernel returned the pointer for this program run; volatile, as user space writes meanwhile.
-        Some(until) => now() < unsafe { ptr::read_volatile(until) },
-        None => false,
+    let Some(lease) = LEASE.get_ptr(0) else { return false };
+    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+    let (until, announced, confirmed) = unsafe {
+        (
+            ptr::read_volatile(&raw const (*lease).until),
+            ptr::read_volatile(&raw const (*lease).policy.announced),
+            ptr::read_volatile(&raw const (*lease).policy.confirmed),
+        )
+    };
+    now() < until && announced == confirmed
+}
+
+/// Somebody changes the policy on the bridges: every frame goes to the bridge until user space has looked at it.
+#[inline(always)]
+pub(crate) fn policy_announced() {
+    if let Some(lease) = LEASE.get_ptr_mut(0) {
+        // SAFETY: as above, and a helper without arguments. A moment and not a count, as in `cancel`.
+        unsafe { ptr::write_volatile(&raw mut (*lease).policy.announced, bpf_ktime_get_ns()) }
     }
 }
 

@@ -46,10 +46,10 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
     let mut world = World::new(config)?;
     // Subscribed before the first dump: what changes in between is in the queue.
     let mut events = Events::new().map_err(|error| failed("subscribe to netlink events", &error))?;
-    if !world.listen(&events) {
+    let mut watch = Watch::new();
+    if !world.listen(&events, &watch) {
         hurry();
     }
-    let mut watch = Watch::new();
     let server = ipc::Server::bind(world.run_dir())
         .map_err(|error| failed(&format!("open a socket in {}", world.run_dir().display()), &error))?;
     let (queries, mut asked) = mpsc::channel(16);

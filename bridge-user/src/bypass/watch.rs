@@ -1,6 +1,10 @@
 //! Events of nftables.
 
-use std::{future, io, time::Duration};
+use std::{
+    future, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use netlink_sys::{AsyncSocket as _, TokioSocket, protocols::NETLINK_NETFILTER};
@@ -33,6 +37,12 @@ impl Watch {
                 Self { socket: None, waiting: None }
             }
         }
+    }
+
+    /// The socket that the news comes to, from the start, whether or not there is anything to listen to yet.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the descriptor is the socket's own, and borrowed for as long as that.
+        self.socket.as_ref().map(|socket| unsafe { BorrowedFd::borrow_raw(socket.socket_ref().as_raw_fd()) })
     }
 
     fn subscribe() -> io::Result<Self> {

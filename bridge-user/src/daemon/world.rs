@@ -16,7 +16,7 @@ use super::{
 };
 pub(super) use crate::clock::now;
 use crate::{
-    bypass::Inventory,
+    bypass::{Inventory, Watch},
     config::RunConfig,
     datapath::{Attachments, Programs, Sync, Tables, sync},
     error::{Exit, Failure},
@@ -142,8 +142,9 @@ impl World {
     }
 
     /// Lets the kernel side hear what the daemon will read. `false`: it does not.
-    pub(super) fn listen(&mut self, events: &Events) -> bool {
-        self.programs.tracing.listen(&mut self.programs.ebpf, self.config.coherence, events.socket());
+    pub(super) fn listen(&mut self, events: &Events, rules: &Watch) -> bool {
+        let Programs { tracing, ebpf, .. } = &mut self.programs;
+        tracing.listen(ebpf, self.config.coherence, events.socket(), rules.socket());
         self.programs.tracing.announcements
     }
 
@@ -214,6 +215,7 @@ impl World {
     pub(super) fn renew(&mut self) {
         self.dirty.fdb.extend(self.sync.fdb.stale(&self.tables));
         self.dirty.links |= self.sync.watch.any_doubt(&self.tables);
+        self.dirty.policy |= self.tables.policy_in_doubt();
         self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
         self.dirty.fdb_dump |= self.renewals == 0;
         if let Some(shadow) = &mut self.shadow {
@@ -257,9 +259,7 @@ impl World {
 
     /// Stops the fast path and takes everything off.
     pub(super) fn stop(&mut self) {
-        if let Err(error) = self.tables.lease(0) {
-            warn!("cannot end the lease: {error}");
-        }
+        self.tables.lease(0);
         self.write_last_status();
         self.attachments.detach_all();
     }
@@ -274,18 +274,14 @@ impl World {
     }
 
     fn suspend(&mut self, cause: &str) {
-        if let Err(error) = self.tables.lease(0) {
-            warn!("cannot end the lease: {error}");
-        }
+        self.tables.lease(0);
         self.in_step = false;
         *self.resyncs.entry(cause.to_owned()).or_default() += 1;
     }
 
     fn lease(&mut self) {
-        if self.in_step
-            && let Err(error) = self.tables.lease(now() + LEASE)
-        {
-            warn!("cannot renew the lease: {error}");
+        if self.in_step {
+            self.tables.lease(now() + LEASE);
         }
     }
 
@@ -370,8 +366,11 @@ impl World {
             .map(|link| (link.ifindex, link.name.clone()))
             .collect();
         let devices = with_devices_below(&self.model, devices);
+        let announced = self.tables.policy_announced();
         self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
-        self.replan(&served)
+        self.replan(&served)?;
+        self.tables.confirm_policy(announced);
+        Ok(())
     }
 
     fn replan(&mut self, served: &BTreeSet<String>) -> Result<(), Error> {

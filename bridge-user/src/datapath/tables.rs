@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
-    maps::{Counter, FdbKey, FdbValue, GENERATIONS, Port, PortCounters, TRUST_CELLS, Trust, VlanCounters},
+    maps::{Counter, FdbKey, FdbValue, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, VlanCounters},
     reason::Reason,
 };
 use log::warn;
@@ -21,7 +21,6 @@ pub struct Tables {
     pub(super) logical: HashMap<MapData, u64, u32>,
     pub(super) ports: Array<MapData, Port>,
     pub(super) fdb: HashMap<MapData, u64, FdbValue>,
-    pub(super) lease: Array<MapData, u64>,
     pub(super) devices: DevMap<MapData>,
     pub(super) vlan_cells: Array<MapData, u32>,
     pub(super) port_counters: PerCpuArray<MapData, PortCounters>,
@@ -30,6 +29,7 @@ pub struct Tables {
     pub(super) watch: HashMap<MapData, u32, u32>,
     generations: Cells<u64>,
     trust: Cells<Trust>,
+    lease: Cells<Lease>,
 }
 
 impl Tables {
@@ -40,7 +40,6 @@ impl Tables {
             logical: take(ebpf, "xbr_logical")?,
             ports: take(ebpf, "xbr_ports")?,
             fdb: take(ebpf, "xbr_fdb")?,
-            lease: take(ebpf, "xbr_lease")?,
             devices: take(ebpf, "xbr_dev")?,
             vlan_cells: take(ebpf, "xbr_vcell")?,
             port_counters: take(ebpf, "xbr_count")?,
@@ -49,6 +48,7 @@ impl Tables {
             watch: take(ebpf, "xbr_watch")?,
             generations: Cells::map(ebpf, "xbr_gens", GENERATIONS)?,
             trust: Cells::map(ebpf, "xbr_trust", TRUST_CELLS)?,
+            lease: Cells::map(ebpf, "xbr_lease", 1)?,
         };
         // What the programs find in place of a port that is in doubt.
         let doubted = Port { slow_reason: Reason::Unconfirmed as u32, ..Port::EMPTY };
@@ -59,8 +59,26 @@ impl Tables {
     }
 
     /// The programs may believe the tables until `until` nanoseconds of `CLOCK_MONOTONIC`; 0 suspends the fast path.
-    pub fn lease(&mut self, until: u64) -> Result<(), MapError> {
-        self.lease.set(0, until, 0)
+    pub fn lease(&mut self, until: u64) {
+        // SAFETY: the field of a value that the pointer is valid for.
+        self.lease.write(0, |lease| unsafe { &raw mut (*lease).until }, until);
+    }
+
+    /// The last announced change of the policy on the bridges.
+    pub fn policy_announced(&self) -> u64 {
+        self.lease.read(0).policy.announced
+    }
+
+    /// Whether the policy has changed since it was last confirmed; the fast path is suspended while it is so.
+    pub fn policy_in_doubt(&self) -> bool {
+        let Trust { announced, confirmed } = self.lease.read(0).policy;
+        announced != confirmed
+    }
+
+    /// The tables follow the policy as of `announced`, which was read before the kernel was asked.
+    pub fn confirm_policy(&mut self, announced: u64) {
+        // SAFETY: as above.
+        self.lease.write(0, |lease| unsafe { &raw mut (*lease).policy.confirmed }, announced);
     }
 
     /// The current generation of a cell.

@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use aya::{
     Ebpf,
     maps::Array,
-    programs::{RawTracePoint, SocketFilter},
+    programs::{FEntry, FExit, RawTracePoint, SocketFilter},
 };
 use bridge_common::maps::KernelLayout;
-use log::warn;
+use log::{info, warn};
 
 use super::{
     btf::Btf,
@@ -29,8 +29,13 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("xbr_fdb_add", "br_fdb_add"),
     ("xbr_fdb_extern", "br_fdb_external_learn_add"),
 ];
-/// The filter of the socket that notifications come to.
+/// Where ebtables and the older iptables replace their tables, for which the kernel has no notification, and the programs
+/// before and behind it.
+const RULES: (&str, &str, &str) = ("nf_setsockopt", "xbr_rules_in", "xbr_rules_out");
+/// The filter of the socket that notifications of rtnetlink come to.
 const LISTENER: &str = "xbr_announced";
+/// The filter of the socket that notifications of nftables come to.
+const RULE_LISTENER: &str = "xbr_rules";
 
 /// What is attached of them.
 #[derive(Debug, Default)]
@@ -39,6 +44,9 @@ pub struct Tracing {
     pub fdb: bool,
     /// Announced changes of ports, bridges and FDB entries are heard as the kernel announces them.
     pub announcements: bool,
+    /// Changes of ebtables and of the older iptables suspend the fast path until they have been looked at.
+    /// `None`: that was not tried yet.
+    pub rules: Option<bool>,
     warned: bool,
 }
 
@@ -48,28 +56,45 @@ impl Tracing {
         for (program, _) in TRACEPOINTS {
             raw_tracepoint(ebpf, program)?.load().map_err(|error| refused(program, &chain(&error)))?;
         }
-        listener(ebpf)?.load().map_err(|error| refused(LISTENER, &chain(&error)))?;
+        for name in [LISTENER, RULE_LISTENER] {
+            listener(ebpf, name)?.load().map_err(|error| refused(name, &chain(&error)))?;
+        }
         Ok(Self::default())
     }
 
-    /// Hears what comes to `socket` from now on. Where that fails, a warning says so, and what the daemon reads there
-    /// has to do.
-    pub fn listen(&mut self, ebpf: &mut Ebpf, coherence: Coherence, socket: impl AsFd) {
+    /// Hears what comes to `socket` of rtnetlink and to `rules` of nftables from now on. Where that fails, a warning says so,
+    /// and what the daemon reads there has to do.
+    pub fn listen(&mut self, ebpf: &mut Ebpf, coherence: Coherence, socket: impl AsFd, rules: Option<impl AsFd>) {
         if coherence == Coherence::Netlink {
             return;
         }
-        let attached = listener(ebpf).map_err(|failure| failure.to_string());
-        match attached.and_then(|listener| listener.attach(socket).map_err(|error| chain(&error))) {
+        match attach_listener(ebpf, LISTENER, socket) {
             Ok(()) => self.announcements = true,
             Err(why) => warn!("the kernel's notifications cannot be heard inside the kernel, only read later: {why}"),
         }
+        if let Some(Err(why)) = rules.map(|rules| attach_listener(ebpf, RULE_LISTENER, rules)) {
+            warn!("changes of nftables cannot be heard inside the kernel, only read later: {why}");
+        }
     }
 
-    /// Attaches the tracepoints, if they are not attached yet. They exist only while the bridge module is loaded.
+    /// Attaches what is not attached yet. The tracepoints exist only while the bridge module is loaded.
     pub fn attach(&mut self, ebpf: &mut Ebpf, coherence: Coherence) {
-        if coherence == Coherence::Netlink || self.fdb {
+        if coherence == Coherence::Netlink {
             return;
         }
+        if !self.fdb {
+            self.attach_tracepoints(ebpf);
+        }
+        if self.fdb && self.rules.is_none() {
+            let attached = attach_rules(ebpf);
+            self.rules = Some(attached.is_ok());
+            if let Err(error) = attached {
+                info!("rules of ebtables and of the older iptables are looked for once a second: {}", chain(&*error));
+            }
+        }
+    }
+
+    fn attach_tracepoints(&mut self, ebpf: &mut Ebpf) {
         let attached = write_layout(ebpf).and_then(|()| {
             TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| {
                 Ok(raw_tracepoint(ebpf, program)?.attach(tracepoint).map(drop)?)
@@ -88,6 +113,19 @@ impl Tracing {
     }
 }
 
+fn attach_rules(ebpf: &mut Ebpf) -> Result<(), Box<dyn std::error::Error>> {
+    let (function, entry, exit) = RULES;
+    let btf = aya::Btf::from_sys_fs()?;
+    // The one behind first: without it, the one before would not do.
+    let program: &mut FExit = ebpf.program_mut(exit).ok_or("the embedded BPF object lacks a program")?.try_into()?;
+    program.load(function, &btf)?;
+    program.attach()?;
+    let program: &mut FEntry = ebpf.program_mut(entry).ok_or("the embedded BPF object lacks a program")?.try_into()?;
+    program.load(function, &btf)?;
+    program.attach()?;
+    Ok(())
+}
+
 fn write_layout(ebpf: &mut Ebpf) -> Result<(), Box<dyn std::error::Error>> {
     let layout = read_layout()?;
     let map = ebpf.map_mut("xbr_layout").ok_or("the embedded BPF object has no map xbr_layout")?;
@@ -104,6 +142,7 @@ fn read_layout() -> Result<KernelLayout, Box<dyn std::error::Error>> {
         bridge_dev: btf.member_offset("net_bridge", &["dev"])?,
         device_net: btf.member_offset("net_device", &["nd_net", "net"])?,
         net_inum: btf.member_offset("net", &["ns", "inum"])?,
+        sock_net: btf.member_offset("sock", &["__sk_common", "skc_net", "net"])?,
         netns: u32::try_from(ipc::namespace_inode()?)?,
     })
 }
@@ -114,8 +153,13 @@ fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTrace
         .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tracepoint program {name}")))
 }
 
-fn listener(ebpf: &mut Ebpf) -> Result<&mut SocketFilter, Failure> {
-    ebpf.program_mut(LISTENER)
+fn attach_listener(ebpf: &mut Ebpf, name: &str, socket: impl AsFd) -> Result<(), String> {
+    let listener = listener(ebpf, name).map_err(|failure| failure.to_string())?;
+    listener.attach(socket).map(drop).map_err(|error| chain(&error))
+}
+
+fn listener<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SocketFilter, Failure> {
+    ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no socket filter {LISTENER}")))
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no socket filter {name}")))
 }

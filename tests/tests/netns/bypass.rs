@@ -4,6 +4,7 @@
 use std::{any::Any, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use xbr_tests::{
     bpf::{TCX_INGRESS, foreign},
     frame::Frame,
@@ -40,6 +41,8 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     test("bypass::legacy_ebtables", || life("netfilter", ebtables, ebtables_away), &[Need::Ebtables]),
     test("bypass::legacy_ebtables_policy", || life("netfilter", ebtables_policy, ebtables_away), &[Need::Ebtables]),
+    test("bypass::nft_rules_hold_while_the_daemon_is_stopped", || at_once(nft_bridge, tables_away), &[Need::NftBridge]),
+    test("bypass::ebtables_hold_while_the_daemon_is_stopped", || at_once(ebtables, ebtables_away), &[Need::Ebtables]),
 ];
 
 const BR_NETFILTER: &[Need] = &[Need::BrNetfilter, Need::NftBridge];
@@ -87,6 +90,28 @@ fn life(reason: &str, set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Polic
     scene.greet()?;
     warm(&xbr, one, two).context("it is gone again")?;
     warm(&xbr, two, three)?;
+    xbr.stop()
+}
+
+/// A policy that comes while frames are fast acts on the very first frame after the tool that set it has returned: the
+/// daemon is stopped meanwhile, so nothing hangs on how soon it hears of it.
+fn at_once(set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Policy) -> Result<()>) -> Result<()> {
+    const TIMES: u32 = 4;
+    let scene = Scene::new(&THREE)?;
+    let [one, two, _] = scene.first();
+    let xbr = scene.xbr(&[])?;
+    for time in 0..TIMES {
+        scene.greet()?;
+        warm(&xbr, one, two).with_context(|| format!("before time {time}"))?;
+        let unleased = xbr.reason(&one.port, "suspended")?;
+        xbr.signal(Signal::SIGSTOP)?;
+        let policy = set(&scene)?;
+        let around = arriving(one, two, 20)?;
+        ensure!(around == 0, "time {time}: {around} of 20 frames went around it");
+        xbr.signal(Signal::SIGCONT)?;
+        ensure!(xbr.reason(&one.port, "suspended")? >= unleased + 20, "time {time}: {}", xbr.summary());
+        clear(&scene, policy)?;
+    }
     xbr.stop()
 }
 

@@ -148,7 +148,7 @@ impl Bench {
         if self.installed.as_ref() == Some(world) {
             return Ok(());
         }
-        self.tables.lease(world.lease)?;
+        self.tables.lease(world.lease);
         for slot in [HERE, THERE, ELSEWHERE, GONE] {
             let mut port = world.ports.get(&slot).copied().unwrap_or(Port::EMPTY);
             port.ifindex = self.device(slot);

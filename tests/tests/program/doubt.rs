@@ -78,7 +78,7 @@ fn subscribed() -> io::Result<OwnedFd> {
 /// Nobody reads the socket: the filter alone puts in doubt, and lets the messages through.
 fn comes_with_announcements(bench: &mut Bench) -> Result<()> {
     let socket = subscribed()?;
-    bench.programs.tracing.listen(&mut bench.programs.ebpf, Coherence::Kernel, &socket);
+    bench.programs.tracing.listen(&mut bench.programs.ebpf, Coherence::Kernel, &socket, None::<&OwnedFd>);
     ensure!(bench.programs.tracing.announcements, "the socket filter is refused");
     let (here, cell, other) = (bench.device(HERE), u32::from(HERE), u32::from(THERE));
     bench.tables.watch(here, cell)?;
