@@ -99,6 +99,9 @@ fn at_once(set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Policy) -> Resul
     const TIMES: u32 = 4;
     let scene = Scene::new(&THREE)?;
     let [one, two, _] = scene.first();
+    // Once, so that whatever module it takes is there: the daemon does not make the kernel load one.
+    let policy = set(&scene)?;
+    clear(&scene, policy)?;
     let xbr = scene.xbr(&[])?;
     for time in 0..TIMES {
         scene.greet()?;
