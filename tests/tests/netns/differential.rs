@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
 const SCENARIOS: u64 = 40;
 const SCENARIOS_EMULATED: u64 = 24;
 /// No more scenarios are begun after this time: a slow machine plays fewer.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_secs(40);
 /// The least share of eligible frames that are fast, in percent: fewer, and nothing much was tested. Of the hundred frames
 /// that a slow machine gets to, one scenario that keeps a port slow may take a tenth.
 const SHARE: f64 = 75.0;

@@ -7,6 +7,7 @@ use crate::{
     test::{
         binaries::{Binary, Built},
         tally::Tally,
+        vms::SLOWEST,
     },
 };
 
@@ -55,6 +56,9 @@ fn one(built: &Built, binary: &Binary, filter: Option<&str>, root: bool) -> Tall
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout);
             let tally = Tally::read(&text, &name, output.status.code());
+            for line in text.lines().filter(|line| line.starts_with(SLOWEST)) {
+                eprintln!("  {line}");
+            }
             if tally.failed > 0 {
                 eprintln!("---- {name} ----\n{}\n---- end of {name} ----", text.trim_end());
             }

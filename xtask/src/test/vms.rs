@@ -21,6 +21,9 @@ use crate::{
 /// How long a virtual machine may take for all binaries.
 const LIMIT: Duration = Duration::from_mins(40);
 
+/// Starts a line that is of interest whatever the result: tests have to be kept short.
+pub(crate) const SLOWEST: &str = "slowest: ";
+
 /// Starts a line that says where in the script the virtual machine is.
 const MARK: &str = "@xbr-test@ ";
 
@@ -153,6 +156,9 @@ impl Reader<'_> {
         } else if let Some(code) = line.strip_prefix(MARK).and_then(|mark| mark.strip_prefix("end ")) {
             self.close(code.parse().ok());
         } else if let Some((_, _, output)) = &mut self.output {
+            if line.starts_with(SLOWEST) {
+                eprintln!("[{}] {line}", self.kernel);
+            }
             output.push_str(line);
             output.push('\n');
         }
