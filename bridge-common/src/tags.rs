@@ -17,6 +17,7 @@ pub struct Arrived {
 }
 
 /// What to do with the tags: take `pop` off the front, then put `push` of `tags` there.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewrite {
     /// How many tags to take off, 0 to 2.
@@ -28,6 +29,9 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
+    /// The frame leaves as it came.
+    pub const NOTHING: Rewrite = Rewrite { pop: 0, push: 0, tags: [NONE, NONE] };
+
     /// The frame leaves as it came.
     #[inline(always)]
     pub const fn is_nothing(&self) -> bool {
@@ -75,16 +79,27 @@ struct Stack {
 impl Stack {
     #[inline(always)]
     const fn new(outer: Option<Tag>, inner: Option<Tag>) -> Self {
-        match (outer, inner) {
-            (Some(outer), Some(inner)) => Self { count: 2, tags: [outer, inner] },
-            (Some(tag), None) | (None, Some(tag)) => Self { count: 1, tags: [tag, NONE] },
-            (None, None) => Self { count: 0, tags: [NONE, NONE] },
+        // The verifier sees a tag that is not there as a register without a value, which must not even be copied.
+        let (front, back) = (or_none(outer), or_none(inner));
+        match (outer.is_some(), inner.is_some()) {
+            (true, true) => Self { count: 2, tags: [front, back] },
+            (true, false) => Self { count: 1, tags: [front, NONE] },
+            (false, true) => Self { count: 1, tags: [back, NONE] },
+            (false, false) => Self { count: 0, tags: [NONE, NONE] },
         }
     }
 
     #[inline(always)]
     const fn innermost(&self) -> Tag {
         if self.count == 2 { self.tags[1] } else { self.tags[0] }
+    }
+}
+
+#[inline(always)]
+const fn or_none(tag: Option<Tag>) -> Tag {
+    match tag {
+        Some(tag) => tag,
+        None => NONE,
     }
 }
 

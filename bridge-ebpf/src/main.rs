@@ -11,6 +11,7 @@
 mod announce;
 mod coherence;
 mod count;
+mod flow;
 mod packet;
 mod shadow;
 mod tables;
@@ -41,7 +42,7 @@ fn xbr_xdp(ctx: XdpContext) -> u32 {
 /// tc ingress of every port.
 #[classifier]
 fn xbr_tc(ctx: TcContext) -> i32 {
-    tc::run(&ctx, tc::forward)
+    tc::fast(&ctx)
 }
 
 /// What is attached where the kernel has no links for tc (before 6.6): a filter there outlives its process, so it calls

@@ -6,9 +6,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::ProgramArray,
     programs::{ProgramError, SchedClassifier, Xdp},
-    util::KernelVersion,
+    util::{KernelVersion, nr_cpus},
 };
 use aya_log::EbpfLogger;
+use bridge_common::flow::FLOWS;
 use log::debug;
 
 use super::{shadow::FLIGHTS, tracing::Tracing};
@@ -80,6 +81,7 @@ impl Programs {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("xbr_fdb", fdb_size);
+        loader.map_max_entries("xbr_flows", flow_cells());
         let sample = match entries {
             Entries::Fast => 1,
             Entries::Shadow { sample } => {
@@ -119,6 +121,12 @@ impl Programs {
     pub fn ids(&self) -> BTreeSet<u32> {
         self.ebpf.programs().filter_map(|(_, program)| program.info().ok().map(|info| info.id())).collect()
     }
+}
+
+/// Cells of the flow cache, of all CPUs that there may be.
+pub(super) fn flow_cells() -> u32 {
+    let cpus = nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1);
+    FLOWS * cpus.max(1)
 }
 
 fn require_kernel() -> Result<(), Failure> {
