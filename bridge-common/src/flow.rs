@@ -135,10 +135,8 @@ pub mod flow_flags {
     pub const BY_PARENT: u16 = 1 << 1;
     /// It came as a logical port's.
     pub const FROM_PARENT: u16 = 1 << 2;
-    /// XDP on a virtual device: the address must not be odd.
+    /// XDP on a virtual device: the address must not be odd, and no checksum may be unfinished.
     pub const VIRTUAL: u16 = 1 << 3;
-    /// The checksum of each frame has to be looked at.
-    pub const CHECKSUM: u16 = 1 << 4;
 }
 
 /// One cell. What every frame looks at fills the first 64 bytes.

@@ -6,25 +6,28 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64},
     macros::map,
-    maps::Array,
+    maps::{Array, PerCpuArray},
 };
 use bridge_common::{
-    decide::Tables as _,
     flow::{CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, flow_flags},
     frame::Tag,
-    maps::port_flags,
+    maps::{Port, port_flags},
     reason::Reason,
     tags::Rewrite,
 };
 
 use crate::{
     count::{Amount, add_sent, add_to},
-    tables::{KernelTables, changed},
+    tables::changed,
 };
 
 /// The cells, [`FLOWS`] for each CPU; user space sets the size.
 #[map(name = "xbr_flows")]
 static CELLS: Array<Flow> = Array::with_max_entries(FLOWS, BPF_F_MMAPABLE);
+
+/// Cell 0: the key of the frame at hand.
+#[map(name = "xbr_key")]
+static KEY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 
 /// By VLAN id: when something was last cancelled there ([`bridge_common::maps::moment`]).
 #[map(name = "xbr_churn")]
@@ -73,12 +76,10 @@ pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
     (churn(flow.vid) == Some(flow.churn)).then_some(flow)
 }
 
-/// To be called before anything is looked up for a frame of the port in `slot`, but for [`changed`], which is to be read
-/// before the slot is. The FDB changes by VLAN: `tag` says in which it will be looked at, unless the decision sees it
+/// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB changes by VLAN: `tag` says in which it will be looked at, unless the decision sees it
 /// otherwise. `None`: frames like this one are to be looked at one by one.
 #[inline(always)]
-pub(crate) fn stamp(changed: u64, slot: u16, tag: Option<Tag>, is_ip: bool) -> Option<Stamp> {
-    let port = KernelTables.port(slot)?;
+pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) -> Option<Stamp> {
     if is_ip && port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0 {
         return None;
     }
@@ -92,10 +93,22 @@ pub(crate) fn stamp(changed: u64, slot: u16, tag: Option<Tag>, is_ip: bool) -> O
     Some(Stamp { changed, churn: churn(vid)?, vid })
 }
 
-/// Remembers what was decided about a frame with this key.
+/// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
 #[inline(always)]
-pub(crate) fn fill(key: &FlowKey, stamp: Stamp, found: Found) {
-    if stamp.vid != found.vid {
+pub(crate) fn hand_on(key: Option<FlowKey>) {
+    if let Some(cell) = KEY.get_ptr_mut(0) {
+        // SAFETY: the value belongs to this CPU.
+        unsafe { *cell = key.unwrap_or(FlowKey::NONE) }
+    }
+}
+
+/// Remembers what was decided about the frame whose key was handed on.
+#[inline(always)]
+pub(crate) fn fill(stamp: Option<Stamp>, found: Found) {
+    let (Some(stamp), Some(key)) = (stamp, KEY.get_ptr(0)) else { return };
+    // SAFETY: the value belongs to this CPU.
+    let key = unsafe { &*key };
+    if stamp.vid != found.vid || key.rest == 0 {
         return;
     }
     let Some(cell) = cell(key) else { return };
@@ -155,6 +168,12 @@ fn flush(cell: *mut Flow) {
     flow.bytes = 0;
     // SAFETY: as above.
     unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
+}
+
+/// The flag, if it is `on`; without a branch, of which the verifier would look at both sides.
+#[inline(always)]
+pub(crate) fn flag(flag: u16, on: bool) -> u16 {
+    flag * u16::from(on)
 }
 
 /// The kernel's ticks, the lower half.

@@ -142,10 +142,10 @@ pub(crate) fn logical(ifindex: u32, tag: Tag) -> Option<u16> {
     u16::try_from(unsafe { ptr::read_volatile(found) }).ok()
 }
 
-/// Whether `br_netfilter` looks at IP packets that come in at the port in `slot`.
+/// Whether `br_netfilter` looks at IP packets that come in at the port.
 #[inline(always)]
-pub(crate) fn checks_ip(slot: u16) -> bool {
-    KernelTables.port(slot).is_some_and(|port| port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0)
+pub(crate) fn checks_ip(port: &Port) -> bool {
+    port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0
 }
 
 /// The kernel side of [`Tables`].

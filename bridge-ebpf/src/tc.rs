@@ -1,5 +1,7 @@
 //! tc ingress: the tag is in skb metadata, super-frames and unfinished checksums go through as they are.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
@@ -8,7 +10,7 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use bridge_common::{
     decide::{Edit, Tables as _, Verdict, decide},
-    flow::{Flow, FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
+    flow::{FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
     reason::Reason,
@@ -67,15 +69,18 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match parse(ctx, len, inside, tables::checks_ip(slot)) {
+    let Some(came_in) = KernelTables.port(slot) else { return TC_ACT_UNSPEC };
+    let mut frame = match parse(ctx, len, inside, tables::checks_ip(came_in)) {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
             return TC_ACT_UNSPEC;
         }
     };
+    // The compiler would look at it before it knows that there is a frame; the verifier refuses that.
+    frame.dst = black_box(frame.dst);
     let len = frame.len;
-    let stamp = flow::stamp(changed, slot, frame.tag, is_ip(frame.ethertype));
+    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
     let decision = decide(&KernelTables, slot, &frame);
     match decision.verdict {
         Verdict::Pass(reason) => {
@@ -94,19 +99,6 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
     }
 }
 
-/// The fast path: what was decided about frames like this one, or what is decided now.
-#[inline(always)]
-pub(crate) fn fast(ctx: &TcContext) -> i32 {
-    let key = flow_key(ctx);
-    if let Some(key) = &key
-        && let Some(flow) = flow::current(key)
-        && let Some(action) = follow(ctx, flow)
-    {
-        return action;
-    }
-    run(ctx, |ctx, way| forward(ctx, way, key))
-}
-
 /// The key of a frame that is decided by it and its length.
 #[inline(always)]
 fn flow_key(ctx: &TcContext) -> Option<FlowKey> {
@@ -120,9 +112,19 @@ fn flow_key(ctx: &TcContext) -> Option<FlowKey> {
     Some(FlowKey::new(Hook::Tc, device, addresses, tag_in_metadata(ctx), ethertype, packet))
 }
 
-/// Does what was decided about frames like this one. `None`: it is not quite like them.
+/// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
 #[inline(always)]
-fn follow(ctx: &TcContext, flow: &mut Flow) -> Option<i32> {
+pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
+    let Some(key) = flow_key(ctx) else {
+        flow::hand_on(None);
+        return None;
+    };
+    let Some(flow) = flow::current(&key) else {
+        flow::hand_on(Some(key));
+        return None;
+    };
+    // It stays as it is, if this frame is of another kind.
+    flow::hand_on(None);
     // SAFETY: the kernel hands every classifier a valid context.
     let len = unsafe { (*ctx.skb.skb).len };
     if len > u32::from(flow.max_len) && !is_super_frame(ctx) {
@@ -157,9 +159,9 @@ fn forget_priority(ctx: &TcContext) {
     unsafe { (*ctx.skb.skb).priority = 0 };
 }
 
-/// Changes the tags and redirects; with a `key`, so for the frames to come as well.
+/// The fast path: changes the tags and redirects, and so for frames like this one to come.
 #[inline(always)]
-fn forward(ctx: &TcContext, way: Way, key: Option<FlowKey>) -> i32 {
+pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     let Way { slot, fid, vid, stamp, len, out, ifindex, edit, arrived } = way;
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let Some(port) = KernelTables.port(out).filter(|port| port.ifindex == ifindex) else {
@@ -174,12 +176,11 @@ fn forward(ctx: &TcContext, way: Way, key: Option<FlowKey>) -> i32 {
     if arrived.outer.is_some() {
         forget_priority(ctx);
     }
-    if let (Some(key), Some(stamp), Some(fid)) = (&key, stamp, fid) {
-        let set = |on: bool, flag: u16| if on { flag } else { 0 };
-        let flags = set(!rewrite.is_nothing(), flow_flags::REWRITE)
-            | set(leaves_with.is_some(), flow_flags::BY_PARENT)
-            | set(arrived.outer.is_some(), flow_flags::FROM_PARENT);
-        flow::fill(key, stamp, Found { max_len: port.max_len, out, flags, ifindex, slot, fid, vid, rewrite });
+    if let Some(fid) = fid {
+        let flags = flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
+            | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
+            | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());
+        flow::fill(stamp, Found { max_len: port.max_len, out, flags, ifindex, slot, fid, vid, rewrite });
     }
     count(slot, Reason::ForwardedTc, fid, len);
     if leaves_with.is_some() {

@@ -34,35 +34,38 @@ use crate::{
 #[map(name = "xbr_address")]
 static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Handles one frame. `None`: leave it to the tc program.
+/// Whether all of the frame is in one buffer: not every device takes more.
 #[inline(always)]
-pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
-    let device = ctx.ingress_ifindex() as u32;
-    let packet = Packet::new(ctx.data(), ctx.data_end());
+fn is_in_one_buffer(ctx: &XdpContext) -> bool {
     // SAFETY: a helper on the context.
-    let wire_len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
-    if wire_len as usize != ctx.data_end() - ctx.data() {
-        // In several buffers: not every device takes that.
-        return None;
-    }
-    let Some(Head { addresses, tag, ethertype, packet: (first, protocol) }) = packet.head() else {
-        return look_up(ctx, packet, device, wire_len, None);
-    };
-    if is_ip(ethertype) && protocol == TCP {
-        return None;
-    }
-    let key = FlowKey::new(Hook::Xdp, device, addresses, tag, ethertype, (first, protocol));
-    if let Some(flow) = flow::current(&key)
-        && let Some(action) = follow(ctx, packet, wire_len, flow)
-    {
-        return Some(action);
-    }
-    look_up(ctx, packet, device, wire_len, is_decided_by_key(ethertype, protocol).then_some(key))
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == ctx.data_end() - ctx.data() }
 }
 
-/// Does what was decided about frames like this one. `None`: it is not quite like them.
+/// The key of the frame; `None` if it is too short for one.
 #[inline(always)]
-fn follow(ctx: &XdpContext, packet: Packet, wire_len: u32, flow: &mut Flow) -> Option<u32> {
+fn flow_key(ctx: &XdpContext, packet: Packet) -> Option<FlowKey> {
+    let Head { addresses, tag, ethertype, packet } = packet.head()?;
+    Some(FlowKey::new(Hook::Xdp, ctx.ingress_ifindex() as u32, addresses, tag, ethertype, packet))
+}
+
+/// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
+#[inline(always)]
+pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    let Some(key) = flow_key(ctx, packet) else {
+        flow::hand_on(None);
+        return None;
+    };
+    let Some(flow) = flow::current(&key) else {
+        flow::hand_on(is_decided_by_key(key.ethertype(), key.protocol()).then_some(key));
+        return None;
+    };
+    // It stays as it is, if this frame is of another kind.
+    flow::hand_on(None);
+    if !is_in_one_buffer(ctx) {
+        return None;
+    }
+    let wire_len = (ctx.data_end() - ctx.data()) as u32;
     let flags = flow.flags;
     if wire_len > u32::from(flow.max_len) {
         return None;
@@ -87,7 +90,8 @@ fn follow(ctx: &XdpContext, packet: Packet, wire_len: u32, flow: &mut Flow) -> O
     Some(action)
 }
 
-/// Whether this frame on a virtual device may go, as those before it did.
+/// Whether this frame on a virtual device may go, as those before it did. Where a UDP checksum would have to be summed, the
+/// whole way has to be gone.
 #[inline(always)]
 fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
     // SAFETY: a cell of this CPU; see `at_odd_address` for the way through the map.
@@ -98,23 +102,24 @@ fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
     if odd {
         return false;
     }
-    if flow.flags & flow_flags::CHECKSUM == 0 {
+    if flow.key.protocol() != UDP || !is_ip(flow.key.ethertype()) {
         return true;
     }
-    let ethertype = flow.key.ethertype();
-    let l3 = if flow.key.has_tag() { 18 } else { 14 };
-    let l4 = if ethertype == ETH_P_IP { l3 + 20 } else { l3 + 40 };
-    udp_is_whole(packet, l3, l4, ethertype)
+    let l4 = if flow.key.has_tag() { 18 } else { 14 } + if flow.key.ethertype() == ETH_P_IP { 20 } else { 40 };
+    packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port)) && packet.be16(l4 + 6) == Some(0)
 }
 
-/// Decides by the tables; with a `key`, for the frames to come as well.
+/// Decides by the tables, for frames like this one to come as well. `None`: leave it to the tc program.
 #[inline(always)]
-fn look_up(ctx: &XdpContext, packet: Packet, ifindex: u32, wire_len: u32, key: Option<FlowKey>) -> Option<u32> {
+pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let changed = tables::changed();
+    let ifindex = ctx.ingress_ifindex() as u32;
     let device = tables::device(ifindex)?;
-    if !tables::leased() {
+    if !tables::leased() || !is_in_one_buffer(ctx) {
         return None;
     }
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    let wire_len = (ctx.data_end() - ctx.data()) as u32;
     let (slot, inside, outer) = match device {
         Device::Port(slot) => (slot, false, NO_TAG),
         Device::Parent => {
@@ -123,12 +128,13 @@ fn look_up(ctx: &XdpContext, packet: Packet, ifindex: u32, wire_len: u32, key: O
         }
     };
     let skip = if inside { VLAN_HLEN } else { 0 };
-    let (frame, l3) = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(slot))?;
-    let is_virtual = KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0;
+    let came_in = KernelTables.port(slot)?;
+    let (frame, l3) = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in))?;
+    let is_virtual = came_in.flags & port_flags::VIRTUAL_XDP != 0;
     if !gains(packet, l3, &frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;
     }
-    let stamp = flow::stamp(changed, slot, frame.tag, is_ip(frame.ethertype));
+    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
     let decision = decide(&KernelTables, slot, &frame);
     let Verdict::Forward { slot: out, ifindex, flags, edit } = decision.verdict else { return None };
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
@@ -142,25 +148,22 @@ fn look_up(ctx: &XdpContext, packet: Packet, ifindex: u32, wire_len: u32, key: O
     // A device that has just left: an edited frame must not reach the bridge.
     let missing = if rewrite.is_nothing() { XDP_PASS } else { XDP_DROP };
     let action = send(out, missing);
-    if let (Some(key), Some(stamp), Some(fid)) = (key, stamp, decision.fid) {
+    if let Some(fid) = decision.fid {
+        let tag_len = if inside || frame.tag.is_some() { VLAN_HLEN } else { 0 };
         let longest = port.max_len.wrapping_add_signed(-rewrite.growth());
-        let same = port.max_len + if key.has_tag() { VLAN_HLEN } else { 0 };
-        let checksum = is_ip(frame.ethertype) && key.protocol() == UDP;
-        let set = |on: bool, flag: u16| if on { flag } else { 0 };
         let found = Found {
-            max_len: if longest < same { longest } else { same },
+            max_len: if longest < port.max_len + tag_len { longest } else { port.max_len + tag_len },
             out,
-            flags: set(!rewrite.is_nothing(), flow_flags::REWRITE)
-                | set(leaves_with.is_some(), flow_flags::BY_PARENT)
-                | set(is_virtual, flow_flags::VIRTUAL)
-                | set(is_virtual && checksum, flow_flags::CHECKSUM),
+            flags: flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
+                | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
+                | flow::flag(flow_flags::VIRTUAL, is_virtual),
             ifindex,
             slot,
             fid,
             vid: decision.vid,
             rewrite,
         };
-        flow::fill(&key, stamp, found);
+        flow::fill(stamp, found);
     }
     match action {
         XDP_REDIRECT => {

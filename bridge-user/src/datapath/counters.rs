@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::MapError;
 use bridge_common::{
-    flow::{FLOWS, Hook, flow_flags},
+    flow::{Hook, flow_flags},
     reason::{Class, Reason},
 };
 
@@ -37,11 +37,8 @@ pub struct Served {
 impl Served {
     /// Reads the cells. To be read before the counters, and asked afterwards whether it [`Self::stands`].
     pub fn read(tables: &Tables) -> Self {
-        let mut served = Self { flushes: flushes(tables), ..Self::default() };
-        for flow in tables.flows() {
-            if flow.packets == 0 {
-                continue;
-            }
+        let mut served = Self { flushes: tables.flushes(), ..Self::default() };
+        for flow in tables.served() {
             let reason = match flow.key.hook() {
                 Hook::Tc => Reason::ForwardedTc,
                 Hook::Xdp => Reason::ForwardedXdp,
@@ -63,13 +60,8 @@ impl Served {
 
     /// Whether no cell has been emptied since: otherwise the same frames may have been counted twice.
     pub fn stands(&self, tables: &Tables) -> bool {
-        self.flushes.iter().all(|count| count.is_multiple_of(2)) && self.flushes == flushes(tables)
+        self.flushes.iter().all(|count| count.is_multiple_of(2)) && self.flushes == tables.flushes()
     }
-}
-
-/// How often each CPU has emptied cells, twice for each time.
-fn flushes(tables: &Tables) -> Vec<u64> {
-    tables.flows().step_by(FLOWS as usize).map(|flow| flow.flushes).collect()
 }
 
 /// Reads the counters of the port in `slot`.

@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
-    flow::Flow,
+    flow::{FLOWS, Flow},
     maps::{
         Counter, FdbKey, FdbValue, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE,
         VlanCounters, moment,
@@ -84,9 +84,18 @@ impl Tables {
         self.lease.write(0, |lease| unsafe { &raw mut (*lease).changed }, moment(now(), USER_SPACE));
     }
 
-    /// The cells of the flow cache, [`bridge_common::flow::FLOWS`] for each CPU.
-    pub fn flows(&self) -> impl Iterator<Item = Flow> {
-        (0..flow_cells()).map(|cell| self.flows.read(cell))
+    /// The cells of the flow cache that have served frames since they were filled.
+    pub fn served(&self) -> impl Iterator<Item = Flow> {
+        // SAFETY: the field of a value that the pointer is valid for.
+        let has_served = |cell: &u32| self.flows.part(*cell, |flow| unsafe { &raw const (*flow).packets }) != 0;
+        (0..flow_cells()).filter(has_served).map(|cell| self.flows.read(cell))
+    }
+
+    /// How often each CPU has emptied cells of the flow cache, twice for each time.
+    pub fn flushes(&self) -> Vec<u64> {
+        let first = (0..flow_cells()).step_by(FLOWS as usize);
+        // SAFETY: as above.
+        first.map(|cell| self.flows.part(cell, |flow| unsafe { &raw const (*flow).flushes })).collect()
     }
 
     /// Forgets what cells have served for the port in `slot`, which nothing comes in at any more.
