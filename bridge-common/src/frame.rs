@@ -48,6 +48,7 @@ pub const fn is_neighbour_discovery(next_header: u8, icmp_type: u8) -> bool {
 }
 
 /// The outer VLAN tag.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
     /// Tag protocol, host order: [`ETH_P_8021Q`] or [`ETH_P_8021AD`].

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Changes with every change of a layout below.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Ports of one instance. Slot 0 stands for "no port".
 pub const MAX_PORTS: u32 = 1024;
@@ -231,7 +231,20 @@ pub struct Lease {
     pub until: u64,
     /// Whether the policy on the bridges is still what the tables say.
     pub policy: Trust,
+    /// Changes whenever anything else changes that a decision rests on, but for the FDB, whose churn is counted by VLAN
+    /// ([`crate::flow::CHURN_CELLS`]). Never twice the same: [`moment`].
+    pub changed: u64,
 }
+
+/// A number that nobody else writes: the nanoseconds of `CLOCK_MONOTONIC`, and who looked at the clock (a CPU; user space
+/// is [`USER_SPACE`]), modulo 2^64.
+#[inline(always)]
+pub const fn moment(now: u64, who: u32) -> u64 {
+    now << 10 | (who & 0x3ff) as u64
+}
+
+/// Stands for user space in [`moment`].
+pub const USER_SPACE: u32 = 0x3ff;
 
 /// The [`Trust`] cell of a bridge whose ports have this `fid_base`.
 #[inline(always)]
@@ -292,7 +305,7 @@ pub struct KernelLayout {
 const _: () = assert!(size_of::<Port>() == 1056);
 const _: () = assert!(size_of::<FdbValue>() == 24);
 const _: () = assert!(size_of::<Trust>() == 16);
-const _: () = assert!(size_of::<Lease>() == 24);
+const _: () = assert!(size_of::<Lease>() == 32);
 // Every fid_base has a cell of its own kind.
 const _: () = assert!(bridge_cell(VLANS - 1) == TRUST_CELLS - 1 && bridge_cell(u16::MAX) < bridge_cell(0));
 const _: () = assert!(size_of::<PortCounters>() == 1024);

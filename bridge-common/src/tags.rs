@@ -17,6 +17,7 @@ pub struct Arrived {
 }
 
 /// What to do with the tags: take `pop` off the front, then put `push` of `tags` there.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewrite {
     /// How many tags to take off, 0 to 2.
@@ -28,6 +29,9 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
+    /// The frame leaves as it came.
+    pub const NOTHING: Rewrite = Rewrite { pop: 0, push: 0, tags: [NONE, NONE] };
+
     /// The frame leaves as it came.
     #[inline(always)]
     pub const fn is_nothing(&self) -> bool {

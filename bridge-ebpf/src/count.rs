@@ -27,14 +27,35 @@ static VLAN_CELLS: Array<u32> = Array::with_max_entries(MAX_FIDS, 0);
 #[map(name = "xbr_vcount")]
 static VLAN_COUNTERS: PerCpuArray<VlanCounters> = PerCpuArray::with_max_entries(MAX_VLAN_CELLS, 0);
 
+/// A number of frames and their bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Amount {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Amount {
+    /// One frame of `len` bytes.
+    #[inline(always)]
+    const fn one(len: u32) -> Self {
+        Self { packets: 1, bytes: len as u64 }
+    }
+}
+
 /// Counts one frame of `len` bytes that came in at the port in `slot`.
 #[inline(always)]
 pub(crate) fn count(slot: u16, reason: Reason, fid: Option<u16>, len: u32) {
+    add_to(slot, reason, fid, Amount::one(len));
+}
+
+/// Counts frames that came in at the port in `slot`.
+#[inline(always)]
+pub(crate) fn add_to(slot: u16, reason: Reason, fid: Option<u16>, amount: Amount) {
     if let Some(counters) = PORT_COUNTERS.get_ptr_mut(u32::from(slot)) {
         // The compiler knows that no reason is so large and would drop the mask, which the verifier wants to see.
         let index = black_box(reason as usize) & (REASONS - 1);
         // SAFETY: the value belongs to this CPU and the index is masked to its length.
-        add(unsafe { &mut (*counters).reasons[index] }, len);
+        add(unsafe { &mut (*counters).reasons[index] }, amount);
     }
     let Some(fid) = fid else { return };
     let Some(cell) = VLAN_CELLS.get(u32::from(fid)) else { return };
@@ -42,8 +63,8 @@ pub(crate) fn count(slot: u16, reason: Reason, fid: Option<u16>, len: u32) {
         // SAFETY: the value belongs to this CPU.
         let counters = unsafe { &mut *counters };
         match reason.class() {
-            Class::Fast => add(&mut counters.fast, len),
-            Class::Slow | Class::Dropped => add(&mut counters.slow, len),
+            Class::Fast => add(&mut counters.fast, amount),
+            Class::Slow | Class::Dropped => add(&mut counters.slow, amount),
         }
     }
 }
@@ -51,14 +72,20 @@ pub(crate) fn count(slot: u16, reason: Reason, fid: Option<u16>, len: u32) {
 /// Counts one frame of `len` bytes that leaves the logical port in `slot` by its parent.
 #[inline(always)]
 pub(crate) fn count_sent(slot: u16, len: u32) {
+    add_sent(slot, Amount::one(len));
+}
+
+/// Counts frames that leave the logical port in `slot` by its parent.
+#[inline(always)]
+pub(crate) fn add_sent(slot: u16, amount: Amount) {
     if let Some(counter) = SENT.get_ptr_mut(u32::from(slot)) {
         // SAFETY: the value belongs to this CPU.
-        add(unsafe { &mut *counter }, len);
+        add(unsafe { &mut *counter }, amount);
     }
 }
 
 #[inline(always)]
-fn add(counter: &mut Counter, len: u32) {
-    counter.packets += 1;
-    counter.bytes += u64::from(len);
+fn add(counter: &mut Counter, amount: Amount) {
+    counter.packets += amount.packets;
+    counter.bytes += amount.bytes;
 }

@@ -11,6 +11,7 @@
 mod announce;
 mod coherence;
 mod count;
+mod flow;
 mod packet;
 mod shadow;
 mod tables;
@@ -32,15 +33,46 @@ static TAIL: ProgramArray = ProgramArray::with_max_entries(3, 0);
 /// What a socket filter returns to keep all of a message, however long.
 const WHOLE: i64 = 0xffff_ffff;
 
-/// XDP on uplinks: what gains by having no skb is redirected here, the rest goes on to the tc program.
+/// Cell 0: [`xbr_tc_full`].
+#[map(name = "xbr_tc_next")]
+static TC_NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Cell 0: [`xbr_xdp_full`].
+#[map(name = "xbr_xdp_next")]
+static XDP_NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// XDP on uplinks: what gains by having no skb is redirected here, the rest goes on to the tc program. This one knows only
+/// what was decided about frames like the one at hand.
 #[xdp(frags)]
 fn xbr_xdp(ctx: XdpContext) -> u32 {
+    if let Some(action) = xdp::known(&ctx) {
+        return action;
+    }
+    // SAFETY: as in `xbr_stub`.
+    unsafe { XDP_NEXT.tail_call(&ctx, 0) };
+    XDP_PASS
+}
+
+/// Behind [`xbr_xdp`]: decides.
+#[xdp(frags)]
+fn xbr_xdp_full(ctx: XdpContext) -> u32 {
     xdp::run(&ctx).unwrap_or(XDP_PASS)
 }
 
-/// tc ingress of every port.
+/// tc ingress of every port. This one knows only what was decided about frames like the one at hand.
 #[classifier]
 fn xbr_tc(ctx: TcContext) -> i32 {
+    if let Some(action) = tc::known(&ctx) {
+        return action;
+    }
+    // SAFETY: as in `xbr_stub`.
+    unsafe { TC_NEXT.tail_call(&ctx, 0) };
+    TC_ACT_UNSPEC
+}
+
+/// Behind [`xbr_tc`]: decides.
+#[classifier]
+fn xbr_tc_full(ctx: TcContext) -> i32 {
     tc::run(&ctx, tc::forward)
 }
 

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, DevMap, HashMap},
 };
@@ -14,9 +14,11 @@ use bridge_common::{
     mac::Mac,
     maps::{
         FdbKey, FdbValue, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell,
-        generation_cell, logical_key, port_flags,
+        generation_cell, logical_key, moment, port_flags,
     },
 };
+
+use crate::flow;
 
 /// ifindex → slot.
 #[map(name = "xbr_slots")]
@@ -83,6 +85,30 @@ pub(crate) fn policy_announced() {
         // SAFETY: as above, and a helper without arguments. A moment and not a count, as in `cancel`.
         unsafe { ptr::write_volatile(&raw mut (*lease).policy.announced, bpf_ktime_get_ns()) }
     }
+    end_decisions();
+}
+
+/// When something last changed that decisions rest on, but for the FDB.
+#[inline(always)]
+pub(crate) fn changed() -> u64 {
+    // SAFETY: as in `leased`. Without a lease nothing is ever decided.
+    LEASE.get_ptr(0).map_or(0, |lease| unsafe { ptr::read_volatile(&raw const (*lease).changed) })
+}
+
+/// Ends every decision that was made before. To be called after the change itself was written.
+#[inline(always)]
+fn end_decisions() {
+    if let Some(lease) = LEASE.get_ptr_mut(0) {
+        // SAFETY: as in `leased`.
+        unsafe { ptr::write_volatile(&raw mut (*lease).changed, moment_here()) }
+    }
+}
+
+/// A number that no other CPU writes.
+#[inline(always)]
+fn moment_here() -> u64 {
+    // SAFETY: helpers without arguments.
+    unsafe { moment(bpf_ktime_get_ns(), bpf_get_smp_processor_id()) }
 }
 
 /// What xbr knows of a device where a frame came in.
@@ -116,10 +142,10 @@ pub(crate) fn logical(ifindex: u32, tag: Tag) -> Option<u16> {
     u16::try_from(unsafe { ptr::read_volatile(found) }).ok()
 }
 
-/// Whether `br_netfilter` looks at IP packets that come in at the port in `slot`.
+/// Whether `br_netfilter` looks at IP packets that come in at the port.
 #[inline(always)]
-pub(crate) fn checks_ip(slot: u16) -> bool {
-    KernelTables.port(slot).is_some_and(|port| port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0)
+pub(crate) fn checks_ip(port: &Port) -> bool {
+    port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0
 }
 
 /// The kernel side of [`Tables`].
@@ -183,6 +209,7 @@ pub(crate) fn announced(ifindex: u32) -> Option<()> {
     let trust = TRUST.get_ptr_mut(unsafe { ptr::read_volatile(cell) })?;
     // SAFETY: as above, and a helper without arguments. A moment and not a count, as in `cancel`.
     unsafe { ptr::write_volatile(&raw mut (*trust).announced, bpf_ktime_get_ns()) }
+    end_decisions();
     Some(())
 }
 
@@ -209,4 +236,5 @@ pub(crate) fn cancel(vid: u16, mac: Mac) {
         // volatile accesses.
         unsafe { ptr::write_volatile(cell, bpf_ktime_get_ns()) }
     }
+    flow::churned(vid, moment_here());
 }

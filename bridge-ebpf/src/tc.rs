@@ -1,5 +1,7 @@
 //! tc ingress: the tag is in skb metadata, super-frames and unfinished checksums go through as they are.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
@@ -8,6 +10,7 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use bridge_common::{
     decide::{Edit, Tables as _, Verdict, decide},
+    flow::{FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
     reason::Reason,
@@ -16,7 +19,8 @@ use bridge_common::{
 
 use crate::{
     count::{count, count_sent},
-    packet::Packet,
+    flow::{self, Found, Stamp},
+    packet::{Head, Packet},
     tables::{self, Device, KernelTables, NO_TAG},
 };
 
@@ -27,6 +31,10 @@ pub(crate) struct Way {
     pub(crate) slot: u16,
     /// The forwarding id.
     pub(crate) fid: Option<u16>,
+    /// The kernel's VLAN id.
+    pub(crate) vid: u16,
+    /// From before the tables were looked at.
+    pub(crate) stamp: Option<Stamp>,
     /// Length, as counted.
     pub(crate) len: u32,
     /// Slot of the egress port.
@@ -42,6 +50,7 @@ pub(crate) struct Way {
 /// Handles one frame and returns the tc action. `send` does what is to be done with a frame that is forwarded.
 #[inline(always)]
 pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) -> i32 {
+    let changed = tables::changed();
     // SAFETY: the kernel hands every classifier a valid context.
     let (ifindex, len) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).len) };
     let (slot, inside, outer) = match tables::device(ifindex) {
@@ -60,14 +69,18 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         count(slot, Reason::Suspended, None, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = match parse(ctx, len, inside, tables::checks_ip(slot)) {
+    let Some(came_in) = KernelTables.port(slot) else { return TC_ACT_UNSPEC };
+    let mut frame = match parse(ctx, len, inside, tables::checks_ip(came_in)) {
         Ok(frame) => frame,
         Err(reason) => {
             count(slot, reason, None, len);
             return TC_ACT_UNSPEC;
         }
     };
+    // The compiler would look at it before it knows that there is a frame; the verifier refuses that.
+    frame.dst = black_box(frame.dst);
     let len = frame.len;
+    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
     let decision = decide(&KernelTables, slot, &frame);
     match decision.verdict {
         Verdict::Pass(reason) => {
@@ -81,15 +94,75 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         }
         Verdict::Forward { slot: out, ifindex, edit, .. } => {
             let arrived = Arrived { outer: inside.then_some(outer), tag: frame.tag };
-            send(ctx, Way { slot, fid: decision.fid, len, out, ifindex, edit, arrived })
+            send(ctx, Way { slot, fid: decision.fid, vid: decision.vid, stamp, len, out, ifindex, edit, arrived })
         }
     }
 }
 
-/// The fast path: changes the tags and redirects.
+/// The key of a frame that is decided by it and its length.
+#[inline(always)]
+fn flow_key(ctx: &TcContext) -> Option<FlowKey> {
+    let Head { addresses, tag, ethertype, packet } = Packet::new(ctx.data(), ctx.data_end()).head()?;
+    // A tag in the bytes is an inner one, or in the wrong place.
+    if tag.is_some() || !is_decided_by_key(ethertype, packet.1) {
+        return None;
+    }
+    // SAFETY: the kernel hands every classifier a valid context.
+    let device = unsafe { (*ctx.skb.skb).ifindex };
+    Some(FlowKey::new(Hook::Tc, device, addresses, tag_in_metadata(ctx), ethertype, packet))
+}
+
+/// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
+#[inline(always)]
+pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
+    let Some(key) = flow_key(ctx) else {
+        flow::hand_on(None);
+        return None;
+    };
+    let Some(flow) = flow::current(&key) else {
+        flow::hand_on(Some(key));
+        return None;
+    };
+    // It stays as it is, if this frame is of another kind.
+    flow::hand_on(None);
+    // SAFETY: the kernel hands every classifier a valid context.
+    let len = unsafe { (*ctx.skb.skb).len };
+    if len > u32::from(flow.max_len) && !is_super_frame(ctx) {
+        return None;
+    }
+    if flow.flags & flow_flags::REWRITE != 0 {
+        let rewrite = flow.rewrite;
+        if !apply(ctx, &rewrite) {
+            return Some(rewrite_failed(ctx, flow.slot, Some(flow.fid), len, flow.ifindex));
+        }
+    }
+    if flow.flags & flow_flags::FROM_PARENT != 0 {
+        forget_priority(ctx);
+    }
+    flow::served(flow, len);
+    // SAFETY: a helper with plain arguments.
+    Some(unsafe { bpf_redirect(flow.ifindex, 0) as i32 })
+}
+
+/// The tag may be half changed: handing that to the bridge could put it into another VLAN.
+#[inline(always)]
+fn rewrite_failed(ctx: &TcContext, slot: u16, fid: Option<u16>, len: u32, ifindex: u32) -> i32 {
+    count(slot, Reason::RewriteFailed, fid, len);
+    warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
+    TC_ACT_SHOT
+}
+
+/// `vlan_do_receive`, without an ingress map.
+#[inline(always)]
+fn forget_priority(ctx: &TcContext) {
+    // SAFETY: the kernel hands every classifier a valid context, and lets it write this field.
+    unsafe { (*ctx.skb.skb).priority = 0 };
+}
+
+/// The fast path: changes the tags and redirects, and so for frames like this one to come.
 #[inline(always)]
 pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
-    let Way { slot, fid, len, out, ifindex, edit, arrived } = way;
+    let Way { slot, fid, vid, stamp, len, out, ifindex, edit, arrived } = way;
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let Some(port) = KernelTables.port(out).filter(|port| port.ifindex == ifindex) else {
         count(slot, Reason::Unconfirmed, fid, len);
@@ -98,15 +171,16 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     let leaves_with = port.outer_tag();
     let rewrite = rewrite(arrived, edit, leaves_with);
     if !apply(ctx, &rewrite) {
-        // The tag may be half changed: handing that to the bridge could put it into another VLAN.
-        count(slot, Reason::RewriteFailed, fid, len);
-        warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
-        return TC_ACT_SHOT;
+        return rewrite_failed(ctx, slot, fid, len, ifindex);
     }
     if arrived.outer.is_some() {
-        // vlan_do_receive, without an ingress map.
-        // SAFETY: the kernel hands every classifier a valid context, and lets it write this field.
-        unsafe { (*ctx.skb.skb).priority = 0 };
+        forget_priority(ctx);
+    }
+    if let Some(fid) = fid {
+        let flags = flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
+            | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
+            | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());
+        flow::fill(stamp, Found { max_len: port.max_len, out, flags, ifindex, slot, fid, vid, rewrite });
     }
     count(slot, Reason::ForwardedTc, fid, len);
     if leaves_with.is_some() {

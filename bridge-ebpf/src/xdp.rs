@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Tables as _, Verdict, decide},
+    flow::{Flow, FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
         is_tag, is_tunnel_port,
@@ -24,7 +25,8 @@ use bridge_common::{
 
 use crate::{
     count::{count, count_sent},
-    packet::Packet,
+    flow::{self, Found},
+    packet::{Head, Packet},
     tables::{self, DEVICES, Device, KernelTables, NO_TAG},
 };
 
@@ -32,21 +34,92 @@ use crate::{
 #[map(name = "xbr_address")]
 static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Handles one frame. `None`: leave it to the tc program.
+/// Whether all of the frame is in one buffer: not every device takes more.
+#[inline(always)]
+fn is_in_one_buffer(ctx: &XdpContext) -> bool {
+    // SAFETY: a helper on the context.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == ctx.data_end() - ctx.data() }
+}
+
+/// The key of the frame; `None` if it is too short for one.
+#[inline(always)]
+fn flow_key(ctx: &XdpContext, packet: Packet) -> Option<FlowKey> {
+    let Head { addresses, tag, ethertype, packet } = packet.head()?;
+    Some(FlowKey::new(Hook::Xdp, ctx.ingress_ifindex() as u32, addresses, tag, ethertype, packet))
+}
+
+/// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
+#[inline(always)]
+pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    let Some(key) = flow_key(ctx, packet) else {
+        flow::hand_on(None);
+        return None;
+    };
+    let Some(flow) = flow::current(&key) else {
+        flow::hand_on(is_decided_by_key(key.ethertype(), key.protocol()).then_some(key));
+        return None;
+    };
+    // It stays as it is, if this frame is of another kind.
+    flow::hand_on(None);
+    if !is_in_one_buffer(ctx) {
+        return None;
+    }
+    let wire_len = (ctx.data_end() - ctx.data()) as u32;
+    let flags = flow.flags;
+    if wire_len > u32::from(flow.max_len) {
+        return None;
+    }
+    if flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow) {
+        return None;
+    }
+    let missing = if flags & flow_flags::REWRITE != 0 {
+        let rewrite = flow.rewrite;
+        apply(ctx, packet, &rewrite)?;
+        XDP_DROP
+    } else {
+        XDP_PASS
+    };
+    let len = wire_len - if flow.key.has_tag() { VLAN_HLEN } else { 0 };
+    let action = send(flow.out, missing);
+    if action == XDP_REDIRECT {
+        flow::served(flow, len);
+    } else if action == XDP_DROP {
+        count(flow.slot, Reason::RewriteFailed, Some(flow.fid), len);
+    }
+    Some(action)
+}
+
+/// Whether this frame on a virtual device may go, as those before it did. Where a UDP checksum would have to be summed, the
+/// whole way has to be gone.
+#[inline(always)]
+fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
+    // SAFETY: a cell of this CPU; see `at_odd_address` for the way through the map.
+    let odd = unsafe {
+        ptr::write_volatile(&raw mut flow.address, packet.address() as u64);
+        ptr::read_volatile(&raw const flow.address) & 1 != 0
+    };
+    if odd {
+        return false;
+    }
+    if flow.key.protocol() != UDP || !is_ip(flow.key.ethertype()) {
+        return true;
+    }
+    let l4 = if flow.key.has_tag() { 18 } else { 14 } + if flow.key.ethertype() == ETH_P_IP { 20 } else { 40 };
+    packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port)) && packet.be16(l4 + 6) == Some(0)
+}
+
+/// Decides by the tables, for frames like this one to come as well. `None`: leave it to the tc program.
 #[inline(always)]
 pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
+    let changed = tables::changed();
     let ifindex = ctx.ingress_ifindex() as u32;
     let device = tables::device(ifindex)?;
-    if !tables::leased() {
+    if !tables::leased() || !is_in_one_buffer(ctx) {
         return None;
     }
     let packet = Packet::new(ctx.data(), ctx.data_end());
-    // SAFETY: a helper on the context.
-    let wire_len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
-    if wire_len as usize != ctx.data_end() - ctx.data() {
-        // In several buffers: not every device takes that.
-        return None;
-    }
+    let wire_len = (ctx.data_end() - ctx.data()) as u32;
     let (slot, inside, outer) = match device {
         Device::Port(slot) => (slot, false, NO_TAG),
         Device::Parent => {
@@ -55,11 +128,13 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         }
     };
     let skip = if inside { VLAN_HLEN } else { 0 };
-    let (frame, l3) = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(slot))?;
-    let is_virtual = KernelTables.port(slot)?.flags & port_flags::VIRTUAL_XDP != 0;
+    let came_in = KernelTables.port(slot)?;
+    let (frame, l3) = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in))?;
+    let is_virtual = came_in.flags & port_flags::VIRTUAL_XDP != 0;
     if !gains(packet, l3, &frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;
     }
+    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
     let decision = decide(&KernelTables, slot, &frame);
     let Verdict::Forward { slot: out, ifindex, flags, edit } = decision.verdict else { return None };
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
@@ -72,9 +147,24 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     apply(ctx, packet, &rewrite)?;
     // A device that has just left: an edited frame must not reach the bridge.
     let missing = if rewrite.is_nothing() { XDP_PASS } else { XDP_DROP };
-    // SAFETY: the map is a device map and lives as long as the program.
-    let action =
-        unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) } as u32;
+    let action = send(out, missing);
+    if let Some(fid) = decision.fid {
+        let tag_len = if inside || frame.tag.is_some() { VLAN_HLEN } else { 0 };
+        let longest = port.max_len.wrapping_add_signed(-rewrite.growth());
+        let found = Found {
+            max_len: if longest < port.max_len + tag_len { longest } else { port.max_len + tag_len },
+            out,
+            flags: flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
+                | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
+                | flow::flag(flow_flags::VIRTUAL, is_virtual),
+            ifindex,
+            slot,
+            fid,
+            vid: decision.vid,
+            rewrite,
+        };
+        flow::fill(stamp, found);
+    }
     match action {
         XDP_REDIRECT => {
             count(slot, Reason::ForwardedXdp, decision.fid, frame.len);
@@ -86,6 +176,13 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         _ => {}
     }
     Some(action)
+}
+
+/// Sends the frame out of the port in slot `out`; `missing` is what to do if it has just left.
+#[inline(always)]
+fn send(out: u16, missing: u32) -> u32 {
+    // SAFETY: the map is a device map and lives as long as the program.
+    unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) as u32 }
 }
 
 /// The tag behind the addresses and `skip` bytes, in a frame of `len` bytes without those.
@@ -177,12 +274,15 @@ fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> bool {
     }
     match protocol {
         ICMP | ICMPV6 => true,
-        UDP => {
-            packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port))
-                && udp_checksum_is_whole(packet, l3, l4, frame.ethertype)
-        }
+        UDP => udp_is_whole(packet, l3, l4, frame.ethertype),
         _ => false,
     }
+}
+
+/// Whether no checksum of the UDP packet is left to the hardware, neither its own nor one inside a tunnel.
+#[inline(always)]
+fn udp_is_whole(packet: Packet, l3: usize, l4: usize, ethertype: u16) -> bool {
+    packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port)) && udp_checksum_is_whole(packet, l3, l4, ethertype)
 }
 
 /// Whether the UDP checksum is more than the sum over the pseudo-header, which is what `CHECKSUM_PARTIAL` leaves in it.

@@ -21,6 +21,8 @@ mod check;
 mod destination;
 #[path = "program/doubt.rs"]
 mod doubt;
+#[path = "program/flow.rs"]
+mod flow;
 #[path = "program/frames.rs"]
 mod frames;
 #[path = "program/load.rs"]
@@ -51,10 +53,11 @@ mod xdp;
 /// Name and body of a test.
 type Test = (&'static str, fn(&mut bench::Bench) -> Result<()>);
 
-const GROUPS: [&[Test]; 12] = [
+const GROUPS: [&[Test]; 13] = [
     load::TESTS,
     ports::TESTS,
     doubt::TESTS,
+    flow::TESTS,
     protocols::TESTS,
     vlan::TESTS,
     logical::TESTS,

@@ -4,7 +4,10 @@ use bridge_common::reason::Reason;
 use log::warn;
 
 use crate::{
-    datapath::{Tables, counters},
+    datapath::{
+        Tables,
+        counters::{self, Served},
+    },
     plan::Plan,
     status::GoneStatus,
 };
@@ -14,13 +17,14 @@ use crate::{
 /// To be called when their programs are detached and before their slots are given out again, which is a thousand
 /// ports later.
 pub(super) fn collect(gone: &mut GoneStatus, tables: &Tables, old: &Plan, new: &Plan) {
+    let served = Served::read(tables);
     for (ifindex, port) in &old.ports {
         let Some(slot) = port.slot else { continue };
         if new.ports.get(ifindex).is_some_and(|now| now.slot == Some(slot)) {
             continue;
         }
         let names = |reason: &Reason| reason.name().to_owned();
-        match counters::port(tables, slot) {
+        match counters::port(tables, &served, slot) {
             Ok(totals) => {
                 *gone += GoneStatus {
                     ports: 1,

@@ -7,16 +7,36 @@ use log::warn;
 
 use super::world::{World, full_table, now};
 use crate::{
-    datapath::counters,
+    datapath::counters::{self, Served},
     model::{IfIndex, Link},
     plan::{BridgePlan, PortPlan, Slow, port::state_name},
     status::{BridgeStatus, Count, PortShadow, PortStatus, Snapshot, TableFill, VERSION, VlanStatus},
 };
 
+/// How often the counters are read again because frames moved from the flow cache to the counters meanwhile. With very
+/// many flows they always do; then some frames are shown twice until the next look.
+const ATTEMPTS: usize = 4;
+
 pub(super) fn snapshot(world: &World, links: &BTreeMap<IfIndex, Link>) -> Snapshot {
+    let mut attempt = 1;
+    loop {
+        let served = Served::read(&world.tables);
+        let snapshot = snapshot_with(world, links, &served);
+        if attempt == ATTEMPTS || served.stands(&world.tables) {
+            return snapshot;
+        }
+        attempt += 1;
+    }
+}
+
+fn snapshot_with(world: &World, links: &BTreeMap<IfIndex, Link>, served: &Served) -> Snapshot {
     let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    let mut bridges: Vec<BridgeStatus> =
-        world.plan.bridges.iter().map(|(ifindex, bridge)| bridge_status(world, links, *ifindex, bridge)).collect();
+    let mut bridges: Vec<BridgeStatus> = world
+        .plan
+        .bridges
+        .iter()
+        .map(|(ifindex, bridge)| bridge_status(world, links, served, *ifindex, bridge))
+        .collect();
     for name in &world.config.bridges {
         if !bridges.iter().any(|bridge| bridge.ifname == *name) {
             bridges.push(BridgeStatus { ifname: name.clone(), ..BridgeStatus::default() });
@@ -94,6 +114,7 @@ fn warnings(world: &World) -> Vec<String> {
 fn bridge_status(
     world: &World,
     links: &BTreeMap<IfIndex, Link>,
+    served: &Served,
     ifindex: IfIndex,
     bridge: &BridgePlan,
 ) -> BridgeStatus {
@@ -103,7 +124,7 @@ fn bridge_status(
         .ports
         .iter()
         .filter(|(_, port)| port.bridge == ifindex)
-        .map(|(ifindex, port)| port_status(world, links.get(ifindex), *ifindex, port))
+        .map(|(ifindex, port)| port_status(world, links.get(ifindex), served, *ifindex, port))
         .collect();
     ports.sort_by(|a, b| a.ifname.cmp(&b.ifname));
     BridgeStatus {
@@ -116,19 +137,24 @@ fn bridge_status(
         slow_reason,
         slow_detail,
         ports,
-        vlans: vlans(world, bridge),
+        vlans: vlans(world, served, bridge),
     }
 }
 
-fn vlans(world: &World, bridge: &BridgePlan) -> Vec<VlanStatus> {
+fn vlans(world: &World, served: &Served, bridge: &BridgePlan) -> Vec<VlanStatus> {
     let Some(base) = bridge.fid_base else { return Vec::new() };
     let mut vlans = Vec::new();
     for vlan in &bridge.vlans {
-        let cell = world.sync.vlan_cell(base + vlan);
+        let fid = base + vlan;
+        let cell = world.sync.vlan_cell(fid);
         if cell == 0 {
             continue;
         }
-        match counters::vlan(&world.tables, cell) {
+        let counted = counters::vlan(&world.tables, cell).map(|(mut fast, slow)| {
+            fast += served.vlans().get(&fid).copied().unwrap_or_default();
+            (fast, slow)
+        });
+        match counted {
             Ok((fast, slow)) if fast.packets + slow.packets > 0 => vlans.push(VlanStatus { vlan: *vlan, fast, slow }),
             Ok(_) => {}
             Err(error) => warn!("cannot read the counters of VLAN {vlan}: {error}"),
@@ -137,8 +163,8 @@ fn vlans(world: &World, bridge: &BridgePlan) -> Vec<VlanStatus> {
     vlans
 }
 
-fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &PortPlan) -> PortStatus {
-    let totals = port.slot.map(|slot| counters::port(&world.tables, slot)).transpose();
+fn port_status(world: &World, link: Option<&Link>, served: &Served, ifindex: IfIndex, port: &PortPlan) -> PortStatus {
+    let totals = port.slot.map(|slot| counters::port(&world.tables, served, slot)).transpose();
     let totals = totals.unwrap_or_else(|error| {
         warn!("cannot read the counters of {}: {error}", port.name);
         None
@@ -153,10 +179,11 @@ fn port_status(world: &World, link: Option<&Link>, ifindex: IfIndex, port: &Port
     let ready = world.in_step && port.slow.is_none() && hooked.is_some();
     let shadow = world.shadow.as_ref().map(|shadow| shadow.port(&port.name, ready, &totals));
     let stats = link.map(|link| link.stats).unwrap_or_default();
-    let by_parent = port.slot.map(|slot| counters::sent(&world.tables, slot)).transpose().unwrap_or_else(|error| {
-        warn!("cannot read the counters of {}: {error}", port.name);
-        None
-    });
+    let by_parent =
+        port.slot.map(|slot| counters::sent(&world.tables, served, slot)).transpose().unwrap_or_else(|error| {
+            warn!("cannot read the counters of {}: {error}", port.name);
+            None
+        });
     let by_parent = by_parent.unwrap_or_default();
     PortStatus {
         ifname: port.name.clone(),

@@ -1,9 +1,12 @@
 //! Reads the counters, summed over CPUs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::MapError;
-use bridge_common::reason::{Class, Reason};
+use bridge_common::{
+    flow::{Hook, flow_flags},
+    reason::{Class, Reason},
+};
 
 use super::Tables;
 use crate::status::Count;
@@ -21,12 +24,52 @@ pub struct PortTotals {
     pub reasons: BTreeMap<Reason, Count>,
 }
 
+/// What the flow cache has served and not yet added to the counters.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    ports: HashMap<(u16, Reason), Count>,
+    vlans: HashMap<u16, Count>,
+    sent: HashMap<u16, Count>,
+    /// How often each CPU had emptied cells before they were read.
+    flushes: Vec<u64>,
+}
+
+impl Served {
+    /// Reads the cells. To be read before the counters, and asked afterwards whether it [`Self::stands`].
+    pub fn read(tables: &Tables) -> Self {
+        let mut served = Self { flushes: tables.flushes(), ..Self::default() };
+        for flow in tables.served() {
+            let reason = match flow.key.hook() {
+                Hook::Tc => Reason::ForwardedTc,
+                Hook::Xdp => Reason::ForwardedXdp,
+            };
+            let count = Count { packets: u64::from(flow.packets), bytes: flow.bytes };
+            *served.ports.entry((flow.slot, reason)).or_default() += count;
+            *served.vlans.entry(flow.fid).or_default() += count;
+            if flow.flags & flow_flags::BY_PARENT != 0 {
+                *served.sent.entry(flow.out).or_default() += count;
+            }
+        }
+        served
+    }
+
+    /// Fast frames by fid.
+    pub fn vlans(&self) -> &HashMap<u16, Count> {
+        &self.vlans
+    }
+
+    /// Whether no cell has been emptied since: otherwise the same frames may have been counted twice.
+    pub fn stands(&self, tables: &Tables) -> bool {
+        self.flushes.iter().all(|count| count.is_multiple_of(2)) && self.flushes == tables.flushes()
+    }
+}
+
 /// Reads the counters of the port in `slot`.
-pub fn port(tables: &Tables, slot: u16) -> Result<PortTotals, MapError> {
+pub fn port(tables: &Tables, served: &Served, slot: u16) -> Result<PortTotals, MapError> {
     let mut totals = PortTotals::default();
     let values = tables.port_counters.get(&u32::from(slot), 0)?;
     for reason in Reason::ALL {
-        let mut count = Count::default();
+        let mut count = served.ports.get(&(slot, *reason)).copied().unwrap_or_default();
         for cpu in values.iter() {
             let cell = cpu.reasons[*reason as usize];
             count.packets += cell.packets;
@@ -47,7 +90,7 @@ pub fn port(tables: &Tables, slot: u16) -> Result<PortTotals, MapError> {
     Ok(totals)
 }
 
-/// Reads a VLAN counter cell: fast and slow.
+/// Reads a VLAN counter cell: fast and slow. What the flow cache has served is not in it, see [`Served::vlans`].
 pub fn vlan(tables: &Tables, cell: u32) -> Result<(Count, Count), MapError> {
     let (mut fast, mut slow) = (Count::default(), Count::default());
     for cpu in tables.vlan_counters.get(&cell, 0)?.iter() {
@@ -60,8 +103,8 @@ pub fn vlan(tables: &Tables, cell: u32) -> Result<(Count, Count), MapError> {
 }
 
 /// Reads what left the logical port in `slot` by its parent.
-pub fn sent(tables: &Tables, slot: u16) -> Result<Count, MapError> {
-    let mut sent = Count::default();
+pub fn sent(tables: &Tables, served: &Served, slot: u16) -> Result<Count, MapError> {
+    let mut sent = served.sent.get(&slot).copied().unwrap_or_default();
     for cpu in tables.sent.get(&u32::from(slot), 0)?.iter() {
         sent.packets += cpu.packets;
         sent.bytes += cpu.bytes;

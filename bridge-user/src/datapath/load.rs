@@ -6,9 +6,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::ProgramArray,
     programs::{ProgramError, SchedClassifier, Xdp},
-    util::KernelVersion,
+    util::{KernelVersion, nr_cpus},
 };
 use aya_log::EbpfLogger;
+use bridge_common::flow::FLOWS;
 use log::debug;
 
 use super::{shadow::FLIGHTS, tracing::Tracing};
@@ -16,6 +17,12 @@ use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xbr-bpf"));
+
+/// The XDP program, and the one behind it.
+const XDP: &str = "xbr_xdp";
+const XDP_FULL: &str = "xbr_xdp_full";
+/// The program behind that of tc.
+const TC_FULL: &str = "xbr_tc_full";
 
 /// The loaded object.
 pub struct Programs {
@@ -29,8 +36,8 @@ pub struct Programs {
     pub entries: Entries,
     /// What the programs log, until somebody takes it to read it.
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// Held so that the stub's tail call finds its target for as long as this process lives.
-    _tail: Option<ProgramArray<aya::maps::MapData>>,
+    /// Held so that tail calls find their targets for as long as this process lives.
+    _tails: Vec<ProgramArray<aya::maps::MapData>>,
 }
 
 /// The tc programs that an instance uses, each with the stub that stands in front of it where tc has no links.
@@ -80,6 +87,7 @@ impl Programs {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("xbr_fdb", fdb_size);
+        loader.map_max_entries("xbr_flows", flow_cells());
         let sample = match entries {
             Entries::Fast => 1,
             Entries::Shadow { sample } => {
@@ -97,13 +105,21 @@ impl Programs {
         for (program, _, _) in entries.programs() {
             load_classifier(&mut ebpf, program)?;
         }
+        let mut tails = Vec::new();
         if !entries.is_shadow() {
-            load_xdp(&mut ebpf)?;
+            load_classifier(&mut ebpf, TC_FULL)?;
+            for name in [XDP, XDP_FULL] {
+                xdp_named(&mut ebpf, name)?.load().map_err(|error| refused(name, &chain(&error)))?;
+            }
+            tails.push(arm(&mut ebpf, "xbr_tc_next", &[(TC_FULL, 0)])?);
+            tails.push(arm(&mut ebpf, "xbr_xdp_next", &[(XDP_FULL, 0)])?);
         }
         let tracing = Tracing::load(&mut ebpf)?;
-        let tail = if tcx { None } else { Some(arm_stubs(&mut ebpf, entries)?) };
+        if !tcx {
+            tails.push(arm_stubs(&mut ebpf, entries)?);
+        }
         let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
-        Ok(Self { ebpf, tcx, tracing, entries, logger: Some(logger), _tail: tail })
+        Ok(Self { ebpf, tcx, tracing, entries, logger: Some(logger), _tails: tails })
     }
 
     /// What is attached to the ingress of ports (0), and in shadow mode to their egress (1) and to bridges (2): the
@@ -119,6 +135,12 @@ impl Programs {
     pub fn ids(&self) -> BTreeSet<u32> {
         self.ebpf.programs().filter_map(|(_, program)| program.info().ok().map(|info| info.id())).collect()
     }
+}
+
+/// Cells of the flow cache, of all CPUs that there may be.
+pub(super) fn flow_cells() -> u32 {
+    let cpus = nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1);
+    FLOWS * cpus.max(1)
 }
 
 fn require_kernel() -> Result<(), Failure> {
@@ -172,27 +194,38 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
 
 /// The XDP program of the object.
 pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Failure> {
-    ebpf.program_mut("xbr_xdp")
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| Failure::new(Exit::Failed, "the embedded BPF object has no XDP program"))
+    xdp_named(ebpf, XDP)
 }
 
-fn load_xdp(ebpf: &mut Ebpf) -> Result<(), Failure> {
-    xdp(ebpf)?.load().map_err(|error| refused("xbr_xdp", &chain(&error)))
+fn xdp_named<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Failure> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no XDP program {name}")))
 }
 
 fn arm_stubs(ebpf: &mut Ebpf, entries: Entries) -> Result<ProgramArray<aya::maps::MapData>, Failure> {
-    let mut tail: ProgramArray<_> = ebpf
-        .take_map("xbr_tail")
-        .and_then(|map| map.try_into().ok())
-        .ok_or_else(|| Failure::new(Exit::Failed, "the embedded BPF object has no tail-call map"))?;
-    for (program, stub, cell) in entries.programs() {
+    for (_, stub, _) in entries.programs() {
         load_classifier(ebpf, stub)?;
-        let target = classifier(ebpf, program)?
-            .fd()
+    }
+    let targets: Vec<_> = entries.programs().iter().map(|(program, _, cell)| (*program, *cell)).collect();
+    arm(ebpf, "xbr_tail", &targets)
+}
+
+/// Makes tail calls through the map `name` reach these programs.
+fn arm(ebpf: &mut Ebpf, name: &str, targets: &[(&str, u32)]) -> Result<ProgramArray<aya::maps::MapData>, Failure> {
+    let mut tail: ProgramArray<_> = ebpf
+        .take_map(name)
+        .and_then(|map| map.try_into().ok())
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no tail-call map {name}")))?;
+    for (program, cell) in targets {
+        let loaded = ebpf
+            .program(program)
+            .map(|program| program.fd())
+            .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no program {program}")))?;
+        let target = loaded
             .and_then(|fd| fd.try_clone().map_err(ProgramError::from))
             .map_err(|error| refused(program, &chain(&error)))?;
-        tail.set(*cell, &target, 0).map_err(|error| refused("xbr_tail", &chain(&error)))?;
+        tail.set(*cell, &target, 0).map_err(|error| refused(name, &chain(&error)))?;
     }
     Ok(tail)
 }

@@ -7,13 +7,21 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
-    maps::{Counter, FdbKey, FdbValue, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, VlanCounters},
+    flow::{FLOWS, Flow},
+    maps::{
+        Counter, FdbKey, FdbValue, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE,
+        VlanCounters, moment,
+    },
     reason::Reason,
 };
 use log::warn;
 
 use self::cells::Cells;
-use crate::error::{Exit, Failure};
+use super::load::flow_cells;
+use crate::{
+    clock::now,
+    error::{Exit, Failure},
+};
 
 /// All maps that user space writes or reads.
 pub struct Tables {
@@ -30,6 +38,7 @@ pub struct Tables {
     generations: Cells<u64>,
     trust: Cells<Trust>,
     lease: Cells<Lease>,
+    flows: Cells<Flow>,
 }
 
 impl Tables {
@@ -49,6 +58,7 @@ impl Tables {
             generations: Cells::map(ebpf, "xbr_gens", GENERATIONS)?,
             trust: Cells::map(ebpf, "xbr_trust", TRUST_CELLS)?,
             lease: Cells::map(ebpf, "xbr_lease", 1)?,
+            flows: Cells::map(ebpf, "xbr_flows", flow_cells())?,
         };
         // What the programs find in place of a port that is in doubt.
         let doubted = Port { slow_reason: Reason::Unconfirmed as u32, ..Port::EMPTY };
@@ -62,6 +72,43 @@ impl Tables {
     pub fn lease(&mut self, until: u64) {
         // SAFETY: the field of a value that the pointer is valid for.
         self.lease.write(0, |lease| unsafe { &raw mut (*lease).until }, until);
+        if until == 0 {
+            self.end_decisions();
+        }
+    }
+
+    /// Ends all decisions that the flow cache holds. To be called after whatever they rested on was written, so that a
+    /// decision which still saw the old state is ended as well.
+    pub fn end_decisions(&mut self) {
+        // SAFETY: as above.
+        self.lease.write(0, |lease| unsafe { &raw mut (*lease).changed }, moment(now(), USER_SPACE));
+    }
+
+    /// The cells of the flow cache that have served frames since they were filled.
+    pub fn served(&self) -> impl Iterator<Item = Flow> {
+        // SAFETY: the field of a value that the pointer is valid for.
+        let has_served = |cell: &u32| self.flows.part(*cell, |flow| unsafe { &raw const (*flow).packets }) != 0;
+        (0..flow_cells()).filter(has_served).map(|cell| self.flows.read(cell))
+    }
+
+    /// How often each CPU has emptied cells of the flow cache, twice for each time.
+    pub fn flushes(&self) -> Vec<u64> {
+        let first = (0..flow_cells()).step_by(FLOWS as usize);
+        // SAFETY: as above.
+        first.map(|cell| self.flows.part(cell, |flow| unsafe { &raw const (*flow).flushes })).collect()
+    }
+
+    /// Forgets what cells have served for the port in `slot`, which nothing comes in at any more.
+    pub fn forget_served(&mut self, slot: u16) {
+        for cell in 0..flow_cells() {
+            let flow = self.flows.read(cell);
+            if flow.slot == slot && flow.packets != 0 {
+                // SAFETY: the field of a value that the pointer is valid for.
+                self.flows.write(cell, |flow| unsafe { &raw mut (*flow).bytes }, 0);
+                // SAFETY: as above, with the tick beside it, which is of no use any more.
+                self.flows.write(cell, |flow| unsafe { (&raw mut (*flow).packets).cast() }, 0);
+            }
+        }
     }
 
     /// The last announced change of the policy on the bridges.
@@ -95,6 +142,7 @@ impl Tables {
     /// Cancels all entries of a generation cell, as the programs do; `now` is `CLOCK_MONOTONIC` in nanoseconds.
     pub fn cancel(&mut self, cell: u32, now: u64) {
         self.generations.write(cell, |generation| generation, now);
+        self.end_decisions();
     }
 
     /// The last announcement of a trust cell.
@@ -118,6 +166,7 @@ impl Tables {
     pub fn distrust(&mut self, cell: u32) {
         // No moment is this one.
         self.confirm(cell, u64::MAX);
+        self.end_decisions();
     }
 
     /// Announced changes of the device put this trust cell in doubt.
@@ -146,7 +195,9 @@ impl Tables {
 
     /// Writes a port.
     pub fn put_port(&mut self, slot: u16, port: &Port) -> Result<(), MapError> {
-        self.ports.set(u32::from(slot), port, 0)
+        let done = self.ports.set(u32::from(slot), port, 0);
+        self.end_decisions();
+        done
     }
 
     /// Sets the device by which XDP sends frames to the port in `slot`.
@@ -155,27 +206,36 @@ impl Tables {
             // Not every device may stand in a device map; the port table does not offer it to XDP then.
             warn!("device {ifindex} cannot be an egress of XDP: {error}");
         }
+        self.end_decisions();
     }
 
     /// Makes a device known to the programs that it runs: by its slot, or as [`bridge_common::maps::PARENT`].
     pub fn put_device(&mut self, ifindex: u32, slot: u32) -> Result<(), MapError> {
-        self.slots.insert(ifindex, slot, 0)
+        let done = self.slots.insert(ifindex, slot, 0);
+        self.end_decisions();
+        done
     }
 
     /// Forgets a device. Its cell in the device map stays (no port entry points there any more, and the kernel clears it
     /// when the device goes).
     pub fn remove_device(&mut self, ifindex: u32) -> Result<(), MapError> {
-        absent_is_fine(self.slots.remove(&ifindex))
+        let done = absent_is_fine(self.slots.remove(&ifindex));
+        self.end_decisions();
+        done
     }
 
     /// Makes a logical port known by its [`bridge_common::maps::logical_key`].
     pub fn put_logical(&mut self, key: u64, slot: u16) -> Result<(), MapError> {
-        self.logical.insert(key, u32::from(slot), 0)
+        let done = self.logical.insert(key, u32::from(slot), 0);
+        self.end_decisions();
+        done
     }
 
     /// Forgets a logical port; one that is not there is fine.
     pub fn remove_logical(&mut self, key: u64) -> Result<(), MapError> {
-        absent_is_fine(self.logical.remove(&key))
+        let done = absent_is_fine(self.logical.remove(&key));
+        self.end_decisions();
+        done
     }
 
     /// Sets the counter cell of a fid.

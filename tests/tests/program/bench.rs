@@ -13,7 +13,11 @@ use bridge_common::{
     maps::{FdbKey, FdbValue, Port, generation_cell},
     reason::Reason,
 };
-use bridge_user::datapath::{Entries, Programs, Tables, counters, load};
+use bridge_user::datapath::{
+    Entries, Programs, Tables,
+    counters::{self, Served},
+    load,
+};
 use nix::net::if_::if_nametoindex;
 use xbr_tests::netns::Netns;
 
@@ -239,13 +243,17 @@ impl Bench {
     /// All counters.
     pub(crate) fn counts(&self) -> Result<Counts> {
         let mut counts = Counts::new();
+        let served = Served::read(&self.tables);
         for slot in SLOTS {
-            for (reason, count) in counters::port(&self.tables, slot)?.reasons {
+            for (reason, count) in counters::port(&self.tables, &served, slot)?.reasons {
                 counts.insert(Cell::Port(slot, reason), (count.packets, count.bytes));
             }
         }
         for cell in 0..=u32::try_from(COUNTED.len())? {
-            let (fast, slow) = counters::vlan(&self.tables, cell)?;
+            let (mut fast, slow) = counters::vlan(&self.tables, cell)?;
+            for (_, count) in served.vlans().iter().filter(|(fid, _)| vlan_cell(**fid) == cell) {
+                fast += *count;
+            }
             counts.insert(Cell::Fast(cell), (fast.packets, fast.bytes));
             counts.insert(Cell::Slow(cell), (slow.packets, slow.bytes));
         }

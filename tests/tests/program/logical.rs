@@ -9,7 +9,7 @@ use bridge_common::{
     maps::{PARENT, Port, logical_key, port_flags, set_bit},
     reason::Reason,
 };
-use bridge_user::datapath::counters;
+use bridge_user::datapath::counters::{self, Served};
 use xbr_tests::frame::{ETHERTYPE_LAB, Tag, describe};
 
 use crate::{
@@ -82,16 +82,24 @@ fn check(bench: &mut Bench, world: &World, wire: &[u8], ifindex: u32, logical: b
     };
     let want = expected(world, wire, logical);
     let fast = want.verdict == TC_REDIRECT;
-    let sent = counters::sent(&bench.tables, THERE)?.packets;
+    let sent = counters::sent(&bench.tables, &Served::read(&bench.tables), THERE)?.packets;
     let got = bench.tc(world, arrival(wire, ifindex))??;
     ensure!(got == want, "tc: {}:\n got {got:x?}\nwant {want:x?}", name());
     // The bench runs the tc program twice for one outcome.
     let by_parent = u64::from(fast && world.ports[&THERE].outer != 0);
-    ensure!(counters::sent(&bench.tables, THERE)?.packets == sent + 2 * by_parent, "tc: sent: {}", name());
+    ensure!(
+        counters::sent(&bench.tables, &Served::read(&bench.tables), THERE)?.packets == sent + 2 * by_parent,
+        "tc: sent: {}",
+        name()
+    );
     let want = expected_by_xdp(&want, wire);
     let got = bench.xdp(world, arrival(wire, ifindex))??;
     ensure!(got == want, "xdp: {}:\n got {got:x?}\nwant {want:x?}", name());
-    ensure!(counters::sent(&bench.tables, THERE)?.packets == sent + 3 * by_parent, "xdp: sent: {}", name());
+    ensure!(
+        counters::sent(&bench.tables, &Served::read(&bench.tables), THERE)?.packets == sent + 3 * by_parent,
+        "xdp: sent: {}",
+        name()
+    );
     Ok(fast)
 }
 

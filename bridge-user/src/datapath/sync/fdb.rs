@@ -53,6 +53,8 @@ impl FdbSync {
             self.used -= 1;
             tables.remove_fdb(at)?;
         }
+        // No event said so, or this is the first that is heard of it.
+        tables.end_decisions();
         for (key, entry) in dump {
             let generation = generations.get(cell(&key) as usize).copied().unwrap_or_default();
             let written = self.known.get(&key).and_then(|known| known.written);
@@ -80,10 +82,12 @@ impl FdbSync {
         let known = self.known.entry(key).or_insert(Known { entry, generation, written: None });
         known.entry = entry;
         known.generation = generation;
-        match wanted(plan, &key, known) {
-            Some((at, data)) => self.put(tables, key, at, data),
-            None => self.remove(tables, key),
+        if let Some((at, data)) = wanted(plan, &key, known) {
+            return self.put(tables, key, at, data);
         }
+        let removed = self.remove(tables, key);
+        tables.end_decisions();
+        removed
     }
 
     /// Removes what the plan no longer wants as it stands.
@@ -94,7 +98,12 @@ impl FdbSync {
             .filter(|(key, known)| known.written.is_some() && known.written != wanted(plan, key, known))
             .map(|(key, _)| *key)
             .collect();
-        outdated.into_iter().try_for_each(|key| self.remove(tables, key))
+        if outdated.is_empty() {
+            return Ok(());
+        }
+        let removed = outdated.into_iter().try_for_each(|key| self.remove(tables, key));
+        tables.end_decisions();
+        removed
     }
 
     /// Lets the next frame of each source of a bridge go to the bridge.
@@ -144,6 +153,7 @@ impl FdbSync {
         if known.written == Some((at, data)) {
             return Ok(());
         }
+        let changes = known.written.is_some();
         if let Some((old, _)) = known.written.take() {
             self.used -= 1;
             if old != at {
@@ -151,7 +161,11 @@ impl FdbSync {
             }
         }
         // The next frame of the source goes to the bridge: how old the kernel's entry is, is not known here.
-        if tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })? {
+        let put = tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })?;
+        if changes {
+            tables.end_decisions();
+        }
+        if put {
             known.written = Some((at, data));
             self.used += 1;
         } else {

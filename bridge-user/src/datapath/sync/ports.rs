@@ -165,6 +165,7 @@ fn by_slot(plan: &Plan) -> BTreeMap<u16, &Port> {
 
 /// A slot that is given to another port begins at zero.
 fn zero_port(tables: &mut Tables, slot: u16) -> Result<(), MapError> {
+    tables.forget_served(slot);
     if let Ok(values) = PerCpuValues::try_from(vec![Counter::default(); nr_cpus().unwrap_or(1)]) {
         tables.sent.set(u32::from(slot), values, 0)?;
     }

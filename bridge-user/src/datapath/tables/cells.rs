@@ -46,6 +46,13 @@ impl<T: Copy> Cells<T> {
         unsafe { self.first.add(cell as usize).read_volatile() }
     }
 
+    /// The part of a cell that `part` points out.
+    pub(super) fn part<P: Copy>(&self, cell: u32, part: impl FnOnce(*const T) -> *const P) -> P {
+        assert!(cell < self.count);
+        // SAFETY: as above.
+        unsafe { part(self.first.add(cell as usize).as_ptr()).read_volatile() }
+    }
+
     /// Writes the word of a cell that `word` points out.
     pub(super) fn write(&mut self, cell: u32, word: impl FnOnce(*mut T) -> *mut u64, value: u64) {
         assert!(cell < self.count);

@@ -1,0 +1,199 @@
+//! The flow cache ([`bridge_common::flow`]): looking at a cell, filling it, and counting for it.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64},
+    macros::map,
+    maps::{Array, PerCpuArray},
+};
+use bridge_common::{
+    flow::{CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, flow_flags},
+    frame::Tag,
+    maps::{Port, port_flags},
+    reason::Reason,
+    tags::Rewrite,
+};
+
+use crate::{
+    count::{Amount, add_sent, add_to},
+    tables::changed,
+};
+
+/// The cells, [`FLOWS`] for each CPU; user space sets the size.
+#[map(name = "xbr_flows")]
+static CELLS: Array<Flow> = Array::with_max_entries(FLOWS, BPF_F_MMAPABLE);
+
+/// Cell 0: the key of the frame at hand.
+#[map(name = "xbr_key")]
+static KEY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
+
+/// By VLAN id: when something was last cancelled there ([`bridge_common::maps::moment`]).
+#[map(name = "xbr_churn")]
+static CHURN: Array<u64> = Array::with_max_entries(CHURN_CELLS, BPF_F_MMAPABLE);
+
+/// The state of everything that a decision rests on, from before it was looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Stamp {
+    changed: u64,
+    churn: u64,
+    vid: u16,
+}
+
+/// What was decided about a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) max_len: u32,
+    pub(crate) out: u16,
+    pub(crate) flags: u16,
+    pub(crate) ifindex: u32,
+    pub(crate) slot: u16,
+    pub(crate) fid: u16,
+    pub(crate) vid: u16,
+    pub(crate) rewrite: Rewrite,
+}
+
+/// The cell of a key on this CPU.
+#[inline(always)]
+pub(crate) fn cell(key: &FlowKey) -> Option<*mut Flow> {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    CELLS.get_ptr_mut(cpu * FLOWS + key.cell())
+}
+
+/// The cell of this key if the decision in it still stands.
+#[inline(always)]
+pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
+    let cell = cell(key)?;
+    // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each other:
+    // they run in its softirq. User space only reads, but for the counts of cells that serve no port.
+    let flow = unsafe { &mut *cell };
+    let fits = flow.key.head == key.head && flow.key.middle == key.middle && flow.key.rest == key.rest;
+    if !fits || flow.changed != changed() || tick().wrapping_sub(flow.tick) >= FLOW_TICKS {
+        return None;
+    }
+    (churn(flow.vid) == Some(flow.churn)).then_some(flow)
+}
+
+/// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB changes by VLAN: `tag` says in which it will be looked at, unless the decision sees it
+/// otherwise. `None`: frames like this one are to be looked at one by one.
+#[inline(always)]
+pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) -> Option<Stamp> {
+    if is_ip && port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0 {
+        return None;
+    }
+    let vid = match tag {
+        _ if port.flags & port_flags::VLAN_AWARE == 0 => 0,
+        // Payload, whose length counts.
+        Some(tag) if tag.tpid != port.tpid => return None,
+        Some(tag) if tag.vid() != 0 => tag.vid(),
+        _ => port.pvid & 0x0fff,
+    };
+    Some(Stamp { changed, churn: churn(vid)?, vid })
+}
+
+/// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
+#[inline(always)]
+pub(crate) fn hand_on(key: Option<FlowKey>) {
+    if let Some(cell) = KEY.get_ptr_mut(0) {
+        // SAFETY: the value belongs to this CPU.
+        unsafe { *cell = key.unwrap_or(FlowKey::NONE) }
+    }
+}
+
+/// Remembers what was decided about the frame whose key was handed on.
+#[inline(always)]
+pub(crate) fn fill(stamp: Option<Stamp>, found: Found) {
+    let (Some(stamp), Some(key)) = (stamp, KEY.get_ptr(0)) else { return };
+    // SAFETY: the value belongs to this CPU.
+    let key = unsafe { &*key };
+    if stamp.vid != found.vid || key.rest == 0 {
+        return;
+    }
+    let Some(cell) = cell(key) else { return };
+    flush(cell);
+    let max_len = if found.max_len > 0xffff { 0xffff } else { found.max_len as u16 };
+    // SAFETY: as in `current`. The key is written last: whoever reads meanwhile finds no key that the rest is not about.
+    unsafe {
+        ptr::write_volatile(&raw mut (*cell).key.rest, 0);
+        (*cell).changed = stamp.changed;
+        (*cell).churn = stamp.churn;
+        (*cell).tick = tick();
+        (*cell).max_len = max_len;
+        (*cell).vid = found.vid;
+        (*cell).out = found.out;
+        (*cell).flags = found.flags;
+        (*cell).ifindex = found.ifindex;
+        (*cell).slot = found.slot;
+        (*cell).fid = found.fid;
+        (*cell).rewrite = found.rewrite;
+        (*cell).key.head = key.head;
+        (*cell).key.middle = key.middle;
+        ptr::write_volatile(&raw mut (*cell).key.rest, key.rest);
+    }
+}
+
+/// Counts one frame of `len` bytes that a cell has served.
+#[inline(always)]
+pub(crate) fn served(flow: &mut Flow, len: u32) {
+    flow.packets = flow.packets.wrapping_add(1);
+    flow.bytes += u64::from(len);
+}
+
+/// Adds what the cell has served to the counters. User space looks at `flushes` of the first cell of each CPU before and
+/// after it adds up counters and cells: if it is odd or has changed, it has seen the same frames twice or not at all.
+#[inline(always)]
+fn flush(cell: *mut Flow) {
+    // SAFETY: as in `current`.
+    let (flow, first) = unsafe {
+        let Some(first) = CELLS.get_ptr_mut(bpf_get_smp_processor_id() * FLOWS) else { return };
+        (&mut *cell, &raw mut (*first).flushes)
+    };
+    if flow.packets == 0 {
+        return;
+    }
+    // SAFETY: the kernel returned the pointer for this program run, and only this CPU writes there.
+    unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
+    let amount = Amount { packets: u64::from(flow.packets), bytes: flow.bytes };
+    let reason = match flow.key.hook() {
+        Hook::Tc => Reason::ForwardedTc,
+        Hook::Xdp => Reason::ForwardedXdp,
+    };
+    add_to(flow.slot, reason, Some(flow.fid), amount);
+    if flow.flags & flow_flags::BY_PARENT != 0 {
+        add_sent(flow.out, amount);
+    }
+    flow.packets = 0;
+    flow.bytes = 0;
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
+}
+
+/// The flag, if it is `on`; without a branch, of which the verifier would look at both sides.
+#[inline(always)]
+pub(crate) fn flag(flag: u16, on: bool) -> u16 {
+    flag * u16::from(on)
+}
+
+/// The kernel's ticks, the lower half.
+#[inline(always)]
+fn tick() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+#[inline(always)]
+fn churn(vid: u16) -> Option<u64> {
+    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+    CHURN.get_ptr(u32::from(vid) & (CHURN_CELLS - 1)).map(|cell| unsafe { ptr::read_volatile(cell) })
+}
+
+/// Ends every decision that rests on the FDB of a VLAN.
+#[inline(always)]
+pub(crate) fn churned(vid: u16, moment: u64) {
+    if let Some(cell) = CHURN.get_ptr_mut(u32::from(vid) & (CHURN_CELLS - 1)) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(cell, moment) }
+    }
+}

@@ -1,0 +1,131 @@
+//! What is decided once for all frames that are alike, and what ends it.
+
+use anyhow::{Result, ensure};
+use bridge_common::{
+    flow::Hook,
+    maps::{Port, bridge_cell, generation_cell},
+    reason::Reason,
+};
+use bridge_user::datapath::Tables;
+
+use crate::{
+    Test,
+    bench::{Arrival, Bench, Cell, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, difference},
+    frames::plain,
+    world::{AWARE_FID, HERE, PVID, SENDER, TARGET, THERE, UNAWARE_FID, World},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("flow_serves_and_counts", serves_and_counts),
+    ("flow_ends_with_every_change", ends_with_every_change),
+    ("flow_looks_at_the_length", looks_at_the_length),
+];
+
+fn arrival<'a>(bench: &Bench, wire: &'a [u8]) -> Arrival<'a> {
+    Arrival { wire, ifindex: bench.device(HERE), gso: false, untouched: false }
+}
+
+/// Frames served by the flow cache, of this hook.
+fn served(tables: &Tables, hook: Hook) -> u32 {
+    tables.served().filter(|flow| flow.key.hook() == hook).map(|flow| flow.packets).sum()
+}
+
+fn serves_and_counts(bench: &mut Bench) -> Result<()> {
+    let wire = plain(&[]);
+    let arrival = arrival(bench, &wire);
+    for world in [World::unaware(), World::aware()] {
+        bench.install(&world)?;
+        let before = bench.counts()?;
+        let served_before = [Hook::Tc, Hook::Xdp].map(|hook| served(&bench.tables, hook));
+        for _ in 0..5 {
+            ensure!(bench.tc_once(arrival, None)??.verdict == TC_REDIRECT);
+            ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_REDIRECT);
+        }
+        let counts = difference(&before, &bench.counts()?);
+        for reason in [Reason::ForwardedTc, Reason::ForwardedXdp] {
+            let count = counts.get(&Cell::Port(HERE, reason));
+            ensure!(count == Some(&(5, 5 * wire.len() as u64)), "{reason:?}: {count:?}");
+        }
+        let now = [Hook::Tc, Hook::Xdp].map(|hook| served(&bench.tables, hook));
+        // A decision is made anew after a few ticks, in which at most all of it happens again.
+        ensure!(now.iter().any(|count| *count > 0), "served before {served_before:?}, now {now:?}");
+    }
+    Ok(())
+}
+
+/// One change of the tables.
+type Change = fn(&mut Bench, fid: u16, vid: u16) -> Result<()>;
+
+const CHANGES: [(&str, Change); 10] = [
+    ("the lease ends", |bench, _, _| {
+        bench.tables.lease(0);
+        Ok(())
+    }),
+    ("the ingress port closes", |bench, _, _| Ok(bench.tables.put_port(HERE, &Port::EMPTY)?)),
+    ("the egress port closes", |bench, _, _| Ok(bench.tables.put_port(THERE, &Port::EMPTY)?)),
+    ("the device is forgotten", |bench, _, _| {
+        let device = bench.device(HERE);
+        Ok(bench.tables.remove_device(device)?)
+    }),
+    ("the source is cancelled", |bench, _, vid| {
+        bench.tables.cancel(generation_cell(SENDER, vid), 1);
+        Ok(())
+    }),
+    ("the destination is cancelled", |bench, _, vid| {
+        bench.tables.cancel(generation_cell(TARGET, vid), 1);
+        Ok(())
+    }),
+    ("the ingress port is in doubt", |bench, _, _| {
+        bench.tables.distrust(u32::from(HERE));
+        Ok(())
+    }),
+    ("the egress port is in doubt", |bench, _, _| {
+        bench.tables.distrust(u32::from(THERE));
+        Ok(())
+    }),
+    ("the bridge is in doubt", |bench, fid, _| {
+        bench.tables.distrust(bridge_cell(fid));
+        Ok(())
+    }),
+    ("the policy changes", |bench, _, _| {
+        bench.tables.confirm_policy(1);
+        bench.tables.end_decisions();
+        Ok(())
+    }),
+];
+
+fn ends_with_every_change(_bench: &mut Bench) -> Result<()> {
+    let wire = plain(&[]);
+    for (name, change) in CHANGES {
+        for (world, fid, vid) in [(World::unaware(), UNAWARE_FID, 0), (World::aware(), AWARE_FID, PVID)] {
+            // Its own tables: not every change can be taken back.
+            let mut bench = Bench::new()?;
+            bench.install(&world)?;
+            let arrival = arrival(&bench, &wire);
+            for _ in 0..2 {
+                ensure!(bench.tc_once(arrival, None)??.verdict == TC_REDIRECT, "{name}: before");
+                ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_REDIRECT, "{name}: before");
+            }
+            change(&mut bench, fid, vid)?;
+            let (tc, xdp) = (bench.tc_once(arrival, None)??.verdict, bench.xdp_in(arrival, 0, wire.len())??.verdict);
+            ensure!((tc, xdp) == (TC_PASS, XDP_PASS), "{name}: tc {tc}, XDP {xdp}");
+        }
+    }
+    Ok(())
+}
+
+/// All frames of a flow but the longest are fast, whichever comes first.
+fn looks_at_the_length(bench: &mut Bench) -> Result<()> {
+    let world = World::unaware();
+    bench.install(&world)?;
+    let longest = world.ports[&THERE].max_len as usize;
+    for len in [64, longest + 1, longest, longest + 1, 64] {
+        let mut wire = plain(&[]);
+        wire.resize(len, 0);
+        let arrival = arrival(bench, &wire);
+        let (tc, xdp) = (bench.tc_once(arrival, None)??.verdict, bench.xdp_in(arrival, 0, len)??.verdict);
+        let expected = if len > longest { (TC_PASS, XDP_PASS) } else { (TC_REDIRECT, XDP_REDIRECT) };
+        ensure!((tc, xdp) == expected, "{len} bytes: tc {tc}, XDP {xdp}");
+    }
+    Ok(())
+}
