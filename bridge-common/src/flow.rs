@@ -109,7 +109,12 @@ impl FlowKey {
     /// The cell, below [`FLOWS`].
     #[inline(always)]
     pub const fn cell(&self) -> u32 {
-        let mixed = (self.head ^ self.middle.rotate_left(24) ^ self.rest).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Multilinear hashing: any odd numbers will do.
+        let mixed = self
+            .head
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(self.middle.wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
+            .wrapping_add(self.rest.wrapping_mul(0x1656_67b1_9e37_79f9));
         (mixed >> (64 - FLOW_BITS)) as u32
     }
 }
