@@ -1,6 +1,6 @@
 //! The maps that user space fills, and the decision's view of them.
 
-use core::ptr;
+use core::{hint::black_box, ptr};
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -122,6 +122,13 @@ pub(crate) enum Device {
 
 /// Stands where there is no tag: a value that is never set is one that the verifier refuses to see copied.
 pub(crate) const NO_TAG: Tag = Tag { tpid: 0, tci: 0 };
+
+/// The tag, if it is `present`; `tag` has a value in any case, and the compiler must not find out that it does not matter.
+#[inline(always)]
+pub(crate) fn some_tag(present: bool, tag: Tag) -> Option<Tag> {
+    let packed = black_box(u32::from(tag.tpid) << 16 | u32::from(tag.tci));
+    present.then_some(Tag { tpid: (packed >> 16) as u16, tci: packed as u16 })
+}
 
 /// The device with this interface index.
 #[inline(always)]

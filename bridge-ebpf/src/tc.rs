@@ -1,6 +1,6 @@
 //! tc ingress: the tag is in skb metadata, super-frames and unfinished checksums go through as they are.
 
-use core::hint::black_box;
+use core::{hint::black_box, ptr};
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -21,7 +21,7 @@ use crate::{
     count::{count, count_sent},
     flow::{self, Found, Stamp},
     packet::{Head, Packet},
-    tables::{self, Device, KernelTables, NO_TAG},
+    tables::{self, Device, KernelTables, NO_TAG, some_tag},
 };
 
 /// Where a frame goes that takes the fast path.
@@ -201,9 +201,16 @@ fn logical_port(ctx: &TcContext, ifindex: u32) -> Option<(u16, Tag)> {
 #[inline(always)]
 fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
     let skb = ctx.skb.skb;
-    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order.
-    let (present, tci, proto) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
-    (present != 0).then(|| Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
+    // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order. Volatile, as all of it shall
+    // be read whether or not there is a tag (see `some_tag`).
+    let (present, tci, proto) = unsafe {
+        (
+            ptr::read_volatile(&raw const (*skb).vlan_present),
+            ptr::read_volatile(&raw const (*skb).vlan_tci),
+            ptr::read_volatile(&raw const (*skb).vlan_proto),
+        )
+    };
+    some_tag(present != 0, Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
 }
 
 /// The frame as the bridge sees it. At a logical port (`inside`) that is the frame behind the VLAN device: without the
@@ -233,9 +240,9 @@ fn parse(ctx: &TcContext, len: u32, inside: bool, checks_ip: bool) -> Result<Fra
             return Err(Reason::Truncated);
         }
         let [tci, ethertype] = next.map(u16::from_be);
-        (Some(Tag { tpid: first, tci }), ethertype, VLAN_HLEN)
+        (some_tag(true, Tag { tpid: first, tci }), ethertype, VLAN_HLEN)
     } else {
-        (None, first, 0)
+        (some_tag(false, NO_TAG), first, 0)
     };
     let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + behind);
     let len = len - behind;

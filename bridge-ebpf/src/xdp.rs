@@ -27,7 +27,7 @@ use crate::{
     count::{count, count_sent},
     flow::{self, Found},
     packet::{Head, Packet},
-    tables::{self, DEVICES, Device, KernelTables, NO_TAG},
+    tables::{self, DEVICES, Device, KernelTables, NO_TAG, some_tag},
 };
 
 /// Cell 0: where the frame at hand lies.
@@ -201,12 +201,13 @@ fn tag_at(packet: Packet, skip: usize, len: u32) -> Option<Tag> {
 fn parse(packet: Packet, skip: usize, len: u32, checks_ip: bool) -> Option<(Frame, usize)> {
     let (dst, src) = packet.macs()?;
     let outer = packet.be16(12 + skip)?;
-    let (tag, ethertype, l3, len) = if is_tag(outer) {
+    let (tagged, tag, ethertype, l3, len) = if is_tag(outer) {
         let tag = tag_at(packet, skip, len)?;
-        (Some(tag), packet.be16(16 + skip)?, 18 + skip, len - VLAN_HLEN)
+        (true, tag, packet.be16(16 + skip)?, 18 + skip, len - VLAN_HLEN)
     } else {
-        (None, outer, 14 + skip, len)
+        (false, NO_TAG, outer, 14 + skip, len)
     };
+    let tag = some_tag(tagged, tag);
     let neighbour_discovery = ethertype == ETH_P_IPV6
         && match (packet.byte(l3 + 6), packet.byte(l3 + 40)) {
             (Some(next_header), Some(kind)) => is_neighbour_discovery(next_header, kind),
