@@ -38,8 +38,13 @@ static CHURN: Array<u64> = Array::with_max_entries(CHURN_CELLS, BPF_F_MMAPABLE);
 pub(crate) struct Stamp {
     changed: u64,
     churn: u64,
+    /// [`NO_VID`]: frames like this one are to be looked at one by one. No `Option`, of which the verifier would see parts
+    /// without a value.
     vid: u16,
 }
+
+/// No VLAN id.
+const NO_VID: u16 = u16::MAX;
 
 /// What was decided about a frame.
 #[derive(Clone, Copy)]
@@ -77,20 +82,23 @@ pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
 }
 
 /// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB changes by VLAN: `tag` says in which it will be looked at, unless the decision sees it
-/// otherwise. `None`: frames like this one are to be looked at one by one.
+/// otherwise.
 #[inline(always)]
-pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) -> Option<Stamp> {
+pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) -> Stamp {
     if is_ip && port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0 {
-        return None;
+        return Stamp { changed, churn: 0, vid: NO_VID };
     }
     let vid = match tag {
         _ if port.flags & port_flags::VLAN_AWARE == 0 => 0,
         // Payload, whose length counts.
-        Some(tag) if tag.tpid != port.tpid => return None,
+        Some(tag) if tag.tpid != port.tpid => return Stamp { changed, churn: 0, vid: NO_VID },
         Some(tag) if tag.vid() != 0 => tag.vid(),
         _ => port.pvid & 0x0fff,
     };
-    Some(Stamp { changed, churn: churn(vid)?, vid })
+    match churn(vid) {
+        Some(churn) => Stamp { changed, churn, vid },
+        None => Stamp { changed, churn: 0, vid: NO_VID },
+    }
 }
 
 /// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
@@ -104,8 +112,8 @@ pub(crate) fn hand_on(key: Option<FlowKey>) {
 
 /// Remembers what was decided about the frame whose key was handed on.
 #[inline(always)]
-pub(crate) fn fill(stamp: Option<Stamp>, found: Found) {
-    let (Some(stamp), Some(key)) = (stamp, KEY.get_ptr(0)) else { return };
+pub(crate) fn fill(stamp: Stamp, found: Found) {
+    let Some(key) = KEY.get_ptr(0) else { return };
     // SAFETY: the value belongs to this CPU.
     let key = unsafe { &*key };
     if stamp.vid != found.vid || key.rest == 0 {

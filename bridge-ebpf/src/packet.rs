@@ -45,11 +45,16 @@ impl Packet {
         if self.data + offset + size_of::<T>() > self.end { None } else { Some((self.data + offset) as *mut T) }
     }
 
-    /// The addresses, `[dst, src]`.
+    /// Puts the addresses where they are wanted, and returns the EtherType behind them. One look at the length is enough for
+    /// the three: of more, the compiler would make ways on which an address has no value.
     #[inline(always)]
-    pub(crate) fn macs(self) -> Option<(Mac, Mac)> {
-        let words = self.words()?;
-        Some((Mac::new(join(words[0], words[1], words[2])), Mac::new(join(words[3], words[4], words[5]))))
+    pub(crate) fn ethernet(self, dst: &mut Mac, src: &mut Mac) -> Option<u16> {
+        let words = self.at::<[u16; 7]>(0)?;
+        // SAFETY: in bounds; packets begin at even addresses.
+        let words = unsafe { *words };
+        *dst = Mac::new(join(words[0], words[1], words[2]));
+        *src = Mac::new(join(words[3], words[4], words[5]));
+        Some(u16::from_be(words[6]))
     }
 
     /// The twelve bytes of both addresses as they stand in memory.

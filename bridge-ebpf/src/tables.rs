@@ -6,11 +6,11 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, DevMap, HashMap},
+    maps::{Array, DevMap, HashMap, PerCpuArray},
 };
 use bridge_common::{
     decide::{Entry, Tables},
-    frame::Tag,
+    frame::{Frame, Tag},
     mac::Mac,
     maps::{
         FdbKey, FdbValue, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell,
@@ -55,6 +55,21 @@ static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Egress devices of the XDP program, by slot.
 #[map(name = "xbr_dev")]
 pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+
+/// Cell 0: the frame at hand.
+#[map(name = "xbr_frame")]
+static FRAME: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 0);
+
+/// A place for the frame at hand, to be written part by part.
+///
+/// Not in registers and not on the stack: the compiler holds the parts of a tag that is not there for arbitrary, and copies
+/// registers without a value, which the verifier refuses; here all of it has one. Nor does the verifier then tell apart the
+/// ways on which the frame was read.
+#[inline(always)]
+pub(crate) fn place_for_frame() -> Option<&'static mut Frame> {
+    // SAFETY: the value belongs to this CPU, and a program asks once.
+    FRAME.get_ptr_mut(0).map(|cell| unsafe { &mut *black_box(cell) })
+}
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, as of the last tick: the lease and the refresh need no better, and it is cheap.
 #[inline(always)]
@@ -122,13 +137,6 @@ pub(crate) enum Device {
 
 /// Stands where there is no tag: a value that is never set is one that the verifier refuses to see copied.
 pub(crate) const NO_TAG: Tag = Tag { tpid: 0, tci: 0 };
-
-/// The tag, if it is `present`; `tag` has a value in any case, and the compiler must not find out that it does not matter.
-#[inline(always)]
-pub(crate) fn some_tag(present: bool, tag: Tag) -> Option<Tag> {
-    let packed = black_box(u32::from(tag.tpid) << 16 | u32::from(tag.tci));
-    present.then_some(Tag { tpid: (packed >> 16) as u16, tci: packed as u16 })
-}
 
 /// The device with this interface index.
 #[inline(always)]

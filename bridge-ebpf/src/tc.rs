@@ -1,6 +1,6 @@
 //! tc ingress: the tag is in skb metadata, super-frames and unfinished checksums go through as they are.
 
-use core::{hint::black_box, ptr};
+use core::ptr;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -21,7 +21,7 @@ use crate::{
     count::{count, count_sent},
     flow::{self, Found, Stamp},
     packet::{Head, Packet},
-    tables::{self, Device, KernelTables, NO_TAG, some_tag},
+    tables::{self, Device, KernelTables, NO_TAG},
 };
 
 /// Where a frame goes that takes the fast path.
@@ -34,7 +34,7 @@ pub(crate) struct Way {
     /// The kernel's VLAN id.
     pub(crate) vid: u16,
     /// From before the tables were looked at.
-    pub(crate) stamp: Option<Stamp>,
+    pub(crate) stamp: Stamp,
     /// Length, as counted.
     pub(crate) len: u32,
     /// Slot of the egress port.
@@ -70,18 +70,15 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         return TC_ACT_UNSPEC;
     }
     let Some(came_in) = KernelTables.port(slot) else { return TC_ACT_UNSPEC };
-    let mut frame = match parse(ctx, len, inside, tables::checks_ip(came_in)) {
-        Ok(frame) => frame,
-        Err(reason) => {
-            count(slot, reason, None, len);
-            return TC_ACT_UNSPEC;
-        }
-    };
-    // The compiler would look at it before it knows that there is a frame; the verifier refuses that.
-    frame.dst = black_box(frame.dst);
+    let Some(frame) = tables::place_for_frame() else { return TC_ACT_UNSPEC };
+    if let Err(reason) = parse(ctx, len, inside, tables::checks_ip(came_in), frame) {
+        count(slot, reason, None, len);
+        return TC_ACT_UNSPEC;
+    }
+    let frame: &Frame = frame;
     let len = frame.len;
     let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
-    let decision = decide(&KernelTables, slot, &frame);
+    let decision = decide(&KernelTables, slot, frame);
     match decision.verdict {
         Verdict::Pass(reason) => {
             if reason == Reason::Refresh {
@@ -202,7 +199,7 @@ fn logical_port(ctx: &TcContext, ifindex: u32) -> Option<(u16, Tag)> {
 fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
     let skb = ctx.skb.skb;
     // SAFETY: the kernel hands every classifier a valid context. vlan_proto is in network order. Volatile, as all of it shall
-    // be read whether or not there is a tag (see `some_tag`).
+    // be read whether or not there is a tag: the verifier refuses even a copy of what was not.
     let (present, tci, proto) = unsafe {
         (
             ptr::read_volatile(&raw const (*skb).vlan_present),
@@ -210,26 +207,26 @@ fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
             ptr::read_volatile(&raw const (*skb).vlan_proto),
         )
     };
-    some_tag(present != 0, Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
+    (present != 0).then_some(Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
 }
 
 /// The frame as the bridge sees it. At a logical port (`inside`) that is the frame behind the VLAN device: without the
 /// tag in metadata, and with the next one, if there is one, taken out of the bytes (`vlan_do_receive`, then
 /// `skb_vlan_untag` in another round of `__netif_receive_skb_core`).
 #[inline(always)]
-fn parse(ctx: &TcContext, len: u32, inside: bool, checks_ip: bool) -> Result<Frame, Reason> {
+fn parse(ctx: &TcContext, len: u32, inside: bool, checks_ip: bool, frame: &mut Frame) -> Result<(), Reason> {
     let packet = Packet::new(ctx.data(), ctx.data_end());
     // eth_type_trans pulled the Ethernet header, so it is linear.
-    let (Some((dst, src)), Some(first)) = (packet.macs(), packet.be16(12)) else {
+    let Some(first) = packet.ethernet(&mut frame.dst, &mut frame.src) else {
         return Err(Reason::Truncated);
     };
-    let gso = is_super_frame(ctx);
-    let (tag, ethertype, behind) = if !inside {
-        let tag = tag_in_metadata(ctx);
-        if tag.is_none() && is_tag(first) {
+    frame.gso = is_super_frame(ctx);
+    let (ethertype, behind) = if !inside {
+        frame.tag = tag_in_metadata(ctx);
+        if frame.tag.is_none() && is_tag(first) {
             return Err(Reason::TagPlacement);
         }
-        (tag, first, 0)
+        (first, 0)
     } else if is_tag(first) {
         if (len as usize) < MIN_TAGGED {
             return Err(Reason::Truncated);
@@ -240,14 +237,17 @@ fn parse(ctx: &TcContext, len: u32, inside: bool, checks_ip: bool) -> Result<Fra
             return Err(Reason::Truncated);
         }
         let [tci, ethertype] = next.map(u16::from_be);
-        (some_tag(true, Tag { tpid: first, tci }), ethertype, VLAN_HLEN)
+        frame.tag = Some(Tag { tpid: first, tci });
+        (ethertype, VLAN_HLEN)
     } else {
-        (some_tag(false, NO_TAG), first, 0)
+        frame.tag = None;
+        (first, 0)
     };
-    let neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + behind);
-    let len = len - behind;
-    let untouched = !checks_ip || is_untouched_by_netfilter(ctx, ethertype, ETH_HLEN + behind, len);
-    Ok(Frame { dst, src, tag, ethertype, len, gso, neighbour_discovery, untouched })
+    frame.ethertype = ethertype;
+    frame.neighbour_discovery = ethertype == ETH_P_IPV6 && discovers_neighbours(ctx, ETH_HLEN + behind);
+    frame.len = len - behind;
+    frame.untouched = !checks_ip || is_untouched_by_netfilter(ctx, ethertype, ETH_HLEN + behind, frame.len);
+    Ok(())
 }
 
 /// As [`ip::is_untouched`], with the packet at `l3` of a frame of `len` bytes without its tag; a packet that is too short

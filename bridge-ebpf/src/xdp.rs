@@ -27,7 +27,7 @@ use crate::{
     count::{count, count_sent},
     flow::{self, Found},
     packet::{Head, Packet},
-    tables::{self, DEVICES, Device, KernelTables, NO_TAG, some_tag},
+    tables::{self, DEVICES, Device, KernelTables, NO_TAG},
 };
 
 /// Cell 0: where the frame at hand lies.
@@ -129,13 +129,15 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     };
     let skip = if inside { VLAN_HLEN } else { 0 };
     let came_in = KernelTables.port(slot)?;
-    let (frame, l3) = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in))?;
+    let frame = tables::place_for_frame()?;
+    let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), frame)?;
+    let frame: &Frame = frame;
     let is_virtual = came_in.flags & port_flags::VIRTUAL_XDP != 0;
-    if !gains(packet, l3, &frame, is_virtual) || is_virtual && at_odd_address(packet) {
+    if !gains(packet, l3, frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;
     }
     let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
-    let decision = decide(&KernelTables, slot, &frame);
+    let decision = decide(&KernelTables, slot, frame);
     let Verdict::Forward { slot: out, ifindex, flags, edit } = decision.verdict else { return None };
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let port = KernelTables.port(out).filter(|port| port.ifindex == ifindex)?;
@@ -198,23 +200,26 @@ fn tag_at(packet: Packet, skip: usize, len: u32) -> Option<Tag> {
 /// The frame and the offset of what follows its outer tag, where `skip` bytes of a logical port's tag stand between the
 /// addresses and the rest: `len` is the length without those.
 #[inline(always)]
-fn parse(packet: Packet, skip: usize, len: u32, checks_ip: bool) -> Option<(Frame, usize)> {
-    let (dst, src) = packet.macs()?;
+fn parse(packet: Packet, skip: usize, len: u32, checks_ip: bool, frame: &mut Frame) -> Option<usize> {
+    packet.ethernet(&mut frame.dst, &mut frame.src)?;
     let outer = packet.be16(12 + skip)?;
-    let (tagged, tag, ethertype, l3, len) = if is_tag(outer) {
-        let tag = tag_at(packet, skip, len)?;
-        (true, tag, packet.be16(16 + skip)?, 18 + skip, len - VLAN_HLEN)
+    let (ethertype, l3, len) = if is_tag(outer) {
+        frame.tag = Some(tag_at(packet, skip, len)?);
+        (packet.be16(16 + skip)?, 18 + skip, len - VLAN_HLEN)
     } else {
-        (false, NO_TAG, outer, 14 + skip, len)
+        frame.tag = None;
+        (outer, 14 + skip, len)
     };
-    let tag = some_tag(tagged, tag);
-    let neighbour_discovery = ethertype == ETH_P_IPV6
+    frame.ethertype = ethertype;
+    frame.len = len;
+    frame.gso = false;
+    frame.neighbour_discovery = ethertype == ETH_P_IPV6
         && match (packet.byte(l3 + 6), packet.byte(l3 + 40)) {
             (Some(next_header), Some(kind)) => is_neighbour_discovery(next_header, kind),
             _ => false,
         };
-    let untouched = !checks_ip || is_untouched_by_netfilter(packet, l3, ethertype, len);
-    Some((Frame { dst, src, tag, ethertype, len, gso: false, neighbour_discovery, untouched }, l3))
+    frame.untouched = !checks_ip || is_untouched_by_netfilter(packet, l3, ethertype, len);
+    Some(l3)
 }
 
 /// As [`ip::is_untouched`]; a packet that is too short for a header is not.
