@@ -31,17 +31,31 @@ pub struct Entry {
     pub refresh_at: u64,
 }
 
-/// What to do to the outer tag on the way out.
+/// What happens to the outer tag on the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
     /// The frame leaves as it came.
     Keep,
-    /// Put this tag in front.
+    /// This tag is put in front.
     Push(Tag),
-    /// Take the outer tag off.
+    /// The outer tag is taken off.
     Pop,
-    /// Give the outer tag this control information (priority tag to VLAN tag, PCP kept).
+    /// The outer tag gets this control information (priority tag to VLAN tag, PCP kept).
     Retag(Tag),
+}
+
+impl Edit {
+    /// What makes a frame that came with one outer tag leave with another.
+    #[must_use]
+    #[inline(always)]
+    pub fn between(came: Option<Tag>, leaves: Option<Tag>) -> Self {
+        match (came, leaves) {
+            (None, Some(tag)) => Self::Push(tag),
+            (Some(_), None) => Self::Pop,
+            (Some(old), Some(tag)) if old != tag => Self::Retag(tag),
+            _ => Self::Keep,
+        }
+    }
 }
 
 /// What to do with the frame.
@@ -55,11 +69,40 @@ pub enum Verdict {
         ifindex: u32,
         /// [`port_flags`] of the egress port.
         flags: u32,
-        /// Change of the tag.
-        edit: Edit,
+        /// The outermost tag that the bridge would have left it with. A tag of another protocol than the bridge's, with
+        /// which it came, is still there.
+        leaves: Option<Tag>,
     },
     /// Leave it to the bridge.
     Pass(Reason),
+}
+
+/// A forwarding id, or none: in one word, all of which has a value in either case ([`Tag`] says what for).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fid(u32);
+
+impl Fid {
+    /// No forwarding id.
+    pub const NONE: Fid = Fid(u32::MAX);
+
+    /// A forwarding id.
+    #[inline(always)]
+    pub const fn new(fid: u16) -> Self {
+        Self(fid as u32)
+    }
+
+    /// The number, if there is one.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "as it was made")]
+    pub const fn get(self) -> Option<u16> {
+        if self.0 <= 0xffff { Some(self.0 as u16) } else { None }
+    }
+
+    /// Its place in a table of [`crate::maps::MAX_FIDS`]; beyond it if there is none.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0
+    }
 }
 
 /// The verdict and the VLAN it was made in.
@@ -68,7 +111,7 @@ pub struct Decision {
     /// What to do.
     pub verdict: Verdict,
     /// The forwarding id, once the frame was classified.
-    pub fid: Option<u16>,
+    pub fid: Fid,
     /// The kernel's VLAN id of the frame, once classified; 0 on a VLAN-unaware bridge.
     pub vid: u16,
 }
@@ -76,7 +119,7 @@ pub struct Decision {
 impl Decision {
     #[inline(always)]
     const fn pass(reason: Reason) -> Self {
-        Self { verdict: Verdict::Pass(reason), fid: None, vid: 0 }
+        Self { verdict: Verdict::Pass(reason), fid: Fid::NONE, vid: 0 }
     }
 }
 
@@ -104,7 +147,7 @@ pub fn decide<T: Tables>(tables: &T, ingress: u16, frame: &Frame) -> Decision {
         Some(reason) => Verdict::Pass(reason),
         None => forward(tables, flags, ingress, &class, frame),
     };
-    Decision { verdict, fid: Some(class.fid), vid: class.vid }
+    Decision { verdict, fid: Fid::new(class.fid), vid: class.vid }
 }
 
 #[inline(always)]
@@ -168,24 +211,11 @@ const MIN_TAGGED_LEN: u32 = MIN_TAGGED as u32;
 struct Class {
     fid: u16,
     vid: u16,
-    /// On a VLAN-aware bridge: the tag that the frame carries inside the bridge, and how it came in.
-    inside: Option<Inside>,
+    /// On a VLAN-aware bridge: the tag that the frame carries inside the bridge.
+    inside: Option<Tag>,
     /// Length, in bytes, of a tag that came in as the outermost and is no tag to this bridge: `vlan_insert_tag_set_proto`
     /// puts it into the bytes, where it counts.
     payload: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Inside {
-    tag: Tag,
-    arrived: Arrived,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Arrived {
-    Untagged,
-    PriorityTagged,
-    Tagged,
 }
 
 /// `__allowed_ingress`.
@@ -199,25 +229,25 @@ fn classify(port: &Port, flags: u32, frame: &Frame) -> Result<Class, Reason> {
     let tpid = port.tpid;
     // A tag of the other protocol is payload. As such it has to be long enough for the far end (skb_vlan_untag).
     let payload = match frame.tag {
-        Some(tag) if tag.tpid != tpid => VLAN_HLEN,
+        Some(tag) if tag.tpid() != tpid => VLAN_HLEN,
         _ => 0,
     };
     if payload != 0 && frame.len + payload < MIN_TAGGED_LEN {
         return Err(Reason::TagProtocol);
     }
-    let (tci, arrived) = match frame.tag {
-        Some(tag) if payload == 0 && tag.vid() != 0 => (tag.tci, Arrived::Tagged),
+    let tci = match frame.tag {
+        Some(tag) if payload == 0 && tag.vid() != 0 => tag.tci(),
         Some(_) | None if pvid == 0 => return Err(Reason::NoPvid),
         // Only the VLAN id is set: PCP and DEI stay.
-        Some(tag) if payload == 0 => (tag.tci | pvid, Arrived::PriorityTagged),
-        Some(_) | None => (pvid, Arrived::Untagged),
+        Some(tag) if payload == 0 => tag.tci() | pvid,
+        Some(_) | None => pvid,
     };
-    let tag = Tag { tpid, tci };
+    let tag = Tag::new(tpid, tci);
     let vid = tag.vid();
     if !port.is_member(vid) {
         return Err(Reason::IngressVlan);
     }
-    Ok(Class { fid: fid_base.wrapping_add(vid), vid, inside: Some(Inside { tag, arrived }), payload })
+    Ok(Class { fid: fid_base.wrapping_add(vid), vid, inside: Some(tag), payload })
 }
 
 /// The part of `br_handle_frame_finish` and `br_fdb_update` that looks at the source: the frame may only be fast if
@@ -292,13 +322,13 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
     if !frame.gso && frame.len + class.payload + allowance > out.max_len {
         return Verdict::Pass(Reason::Mtu);
     }
-    let edit = match class.inside {
+    let leaves = match class.inside {
         None => {
             // A slot that changed hands: the entry is of another bridge.
             if flags & port_flags::VLAN_AWARE != 0 || out.fid_base != class.fid {
                 return Verdict::Pass(Reason::Inconsistent);
             }
-            Edit::Keep
+            frame.tag
         }
         Some(inside) => {
             if flags & port_flags::VLAN_AWARE == 0 || out.fid_base.wrapping_add(class.vid) != class.fid {
@@ -307,25 +337,22 @@ fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Clas
             if !out.is_member(class.vid) {
                 return Verdict::Pass(Reason::EgressVlan);
             }
-            let edit = egress_tag(out, inside);
-            if class.payload != 0 && edit != Edit::Keep {
+            let tag = egress_tag(out, inside);
+            if class.payload == 0 {
+                tag
+            } else if tag.is_some() {
                 // A second tag in front of it.
                 return Verdict::Pass(Reason::TagProtocol);
+            } else {
+                frame.tag
             }
-            edit
         }
     };
-    Verdict::Forward { slot: entry.slot, ifindex: out.ifindex, flags, edit }
+    Verdict::Forward { slot: entry.slot, ifindex: out.ifindex, flags, leaves }
 }
 
 /// `br_handle_vlan`: untagged egress strips exactly the bridge's tag.
 #[inline(always)]
-fn egress_tag(out: &Port, inside: Inside) -> Edit {
-    let untagged = out.is_untagged(inside.tag.vid());
-    match (inside.arrived, untagged) {
-        (Arrived::Untagged, true) | (Arrived::Tagged, false) => Edit::Keep,
-        (Arrived::Untagged, false) => Edit::Push(inside.tag),
-        (Arrived::Tagged | Arrived::PriorityTagged, true) => Edit::Pop,
-        (Arrived::PriorityTagged, false) => Edit::Retag(inside.tag),
-    }
+fn egress_tag(out: &Port, tag: Tag) -> Option<Tag> {
+    if out.is_untagged(tag.vid()) { None } else { Some(tag) }
 }

@@ -69,9 +69,14 @@ impl FlowKey {
     ) -> Self {
         let (tci, kind) = match tag {
             None => (0, 0),
-            Some(Tag { tpid: ETH_P_8021Q, tci }) => (tci, 1),
-            Some(Tag { tpid: ETH_P_8021AD, tci }) => (tci, 2),
-            Some(Tag { tci, .. }) => (tci, 3),
+            Some(tag) => (
+                tag.tci(),
+                match tag.tpid() {
+                    ETH_P_8021Q => 1,
+                    ETH_P_8021AD => 2,
+                    _ => 3,
+                },
+            ),
         };
         Self {
             head: addresses.0,
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn whatever_differs_makes_another_key() {
-        let tag = |tpid, tci| Some(Tag { tpid, tci });
+        let tag = |tpid, tci| Some(Tag::new(tpid, tci));
         let base: Parts = (Hook::Tc, 7, (1, 2), tag(ETH_P_8021Q, 10), ETH_P_IP, (0x45, 17));
         let mut others = [base; 10];
         others[1].0 = Hook::Xdp;

@@ -1,5 +1,7 @@
 //! What the decision needs to know of a frame, and how it is read from bytes.
 
+use core::{fmt, num::NonZeroU32};
+
 use crate::{ip, mac::Mac};
 
 /// Length of the Ethernet header without a tag, in bytes.
@@ -47,21 +49,49 @@ pub const fn is_neighbour_discovery(next_header: u8, icmp_type: u8) -> bool {
     next_header == 58 && icmp_type >= 133 && icmp_type <= 137
 }
 
-/// The outer VLAN tag.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
-    /// Tag protocol, host order: [`ETH_P_8021Q`] or [`ETH_P_8021AD`].
-    pub tpid: u16,
-    /// Tag control information, host order: PCP (3 bits), DEI (1), VLAN id (12).
-    pub tci: u16,
-}
+/// The outer VLAN tag: its protocol in the upper half, its control information in the lower.
+///
+/// In one word that is never 0, so that an `Option<Tag>` is one word as well, and all of it has a value when there is no tag:
+/// the compiler copies such words before it asks whether there is one, and the verifier refuses copies of what was never set.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tag(NonZeroU32);
 
 impl Tag {
+    /// A tag of protocol `tpid` ([`ETH_P_8021Q`] or [`ETH_P_8021AD`]) with the control information `tci`: PCP (3 bits), DEI
+    /// (1), VLAN id (12). Both in host order.
+    #[inline(always)]
+    pub const fn new(tpid: u16, tci: u16) -> Self {
+        match NonZeroU32::new((tpid as u32) << 16 | tci as u32) {
+            Some(both) => Self(both),
+            // There is no protocol 0.
+            None => Self(NonZeroU32::MIN),
+        }
+    }
+
+    /// Tag protocol, host order: [`ETH_P_8021Q`] or [`ETH_P_8021AD`].
+    #[inline(always)]
+    pub const fn tpid(self) -> u16 {
+        (self.0.get() >> 16) as u16
+    }
+
+    /// Tag control information, host order.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    pub const fn tci(self) -> u16 {
+        self.0.get() as u16
+    }
+
     /// The VLAN id.
     #[inline(always)]
     pub const fn vid(self) -> u16 {
-        self.tci & 0x0fff
+        self.tci() & 0x0fff
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tag({:04x} {:04x})", self.tpid(), self.tci())
     }
 }
 
@@ -99,7 +129,7 @@ impl Frame {
             if bytes.len() < MIN_TAGGED {
                 return None;
             }
-            (Some(Tag { tpid: outer, tci: be16(bytes, 14)? }), be16(bytes, 16)?, 18)
+            (Some(Tag::new(outer, be16(bytes, 14)?)), be16(bytes, 16)?, 18)
         } else {
             (None, outer, 14)
         };
@@ -152,7 +182,7 @@ mod tests {
         let mut bytes = [0u8; 60];
         bytes[12..22].copy_from_slice(&[0x88, 0xa8, 0xe0, 0x0a, 0x81, 0x00, 0x00, 0x14, 0x08, 0x00]);
         let frame = Frame::parse(&bytes).unwrap();
-        assert_eq!(frame.tag, Some(Tag { tpid: ETH_P_8021AD, tci: 0xe00a }));
+        assert_eq!(frame.tag, Some(Tag::new(ETH_P_8021AD, 0xe00a)));
         assert_eq!(frame.tag.unwrap().vid(), 10);
         assert_eq!((frame.ethertype, frame.len), (ETH_P_8021Q, 56));
     }

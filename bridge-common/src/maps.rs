@@ -33,7 +33,7 @@ pub const PARENT: u32 = u32::MAX;
 /// of the outer tag below, 16 bits each. PCP and DEI are no part of it (`vlan_do_receive` looks for the VLAN id).
 #[inline(always)]
 pub const fn logical_key(device: u32, tag: Tag) -> u64 {
-    (device as u64) << 32 | (tag.tpid as u64) << 16 | tag.vid() as u64
+    (device as u64) << 32 | (tag.tpid() as u64) << 16 | tag.vid() as u64
 }
 
 /// Flags of [`Port`].
@@ -123,7 +123,7 @@ impl Port {
             return None;
         }
         let tpid = if self.outer & OUTER_AD != 0 { ETH_P_8021AD } else { ETH_P_8021Q };
-        Some(Tag { tpid, tci: self.outer & 0x0fff })
+        Some(Tag::new(tpid, self.outer & 0x0fff))
     }
 
     /// Whether the port is a member of `vid` and the VLAN forwards here.
@@ -394,7 +394,7 @@ mod tests {
         for tpid in [ETH_P_8021Q, ETH_P_8021AD] {
             for vid in 1..4095 {
                 let port = Port { outer: Port::pack_outer(tpid, vid), ..Port::EMPTY };
-                assert_eq!(port.outer_tag(), Some(Tag { tpid, tci: vid }));
+                assert_eq!(port.outer_tag(), Some(Tag::new(tpid, vid)));
             }
         }
         for (tpid, vid) in [(ETH_P_8021Q, 0), (ETH_P_8021AD, 0), (ETH_P_8021Q, 4095), (0x9100, 10), (0, 10)] {
@@ -404,10 +404,10 @@ mod tests {
 
     #[test]
     fn logical_ports_differ_by_device_protocol_and_vlan_alone() {
-        let key = logical_key(7, Tag { tpid: ETH_P_8021Q, tci: 10 });
-        assert_eq!(key, logical_key(7, Tag { tpid: ETH_P_8021Q, tci: 0xf00a }), "PCP and DEI");
-        assert_ne!(key, logical_key(8, Tag { tpid: ETH_P_8021Q, tci: 10 }));
-        assert_ne!(key, logical_key(7, Tag { tpid: ETH_P_8021AD, tci: 10 }));
-        assert_ne!(key, logical_key(7, Tag { tpid: ETH_P_8021Q, tci: 11 }));
+        let key = logical_key(7, Tag::new(ETH_P_8021Q, 10));
+        assert_eq!(key, logical_key(7, Tag::new(ETH_P_8021Q, 0xf00a)), "PCP and DEI");
+        assert_ne!(key, logical_key(8, Tag::new(ETH_P_8021Q, 10)));
+        assert_ne!(key, logical_key(7, Tag::new(ETH_P_8021AD, 10)));
+        assert_ne!(key, logical_key(7, Tag::new(ETH_P_8021Q, 11)));
     }
 }

@@ -5,7 +5,7 @@
 //! that tag off on the way in, the bridge may edit the one behind it (`br_handle_vlan`), and `vlan_dev_hard_start_xmit`
 //! puts the egress device's tag in front. [`rewrite`] joins the three, so that tags that stay are not touched.
 
-use crate::{decide::Edit, frame::Tag};
+use crate::frame::Tag;
 
 /// The tags of a frame that may change, as on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub struct Rewrite {
     /// How many tags to put in front, 0 to 2.
     pub push: u32,
     /// The tags to put in front, outermost first; with one to push, the first is it.
-    pub tags: [Tag; 2],
+    pub tags: [Option<Tag>; 2],
 }
 
 impl Rewrite {
     /// The frame leaves as it came.
-    pub const NOTHING: Rewrite = Rewrite { pop: 0, push: 0, tags: [NONE, NONE] };
+    pub const NOTHING: Rewrite = Rewrite { pop: 0, push: 0, tags: [None, None] };
 
     /// The frame leaves as it came.
     #[inline(always)]
@@ -45,67 +45,44 @@ impl Rewrite {
     }
 }
 
-/// The shortest way from the tags that `arrived` to those that leave: the bridge's `edit`, and in front of it `outer`,
-/// the tag of the logical port that the frame leaves by.
+/// The shortest way from the tags that `arrived` to those that leave: `inside`, the outermost tag that the bridge leaves the
+/// frame with, and in front of it `outer`, the tag of the logical port that the frame leaves by.
 #[inline(always)]
-pub const fn rewrite(arrived: Arrived, edit: Edit, outer: Option<Tag>) -> Rewrite {
-    let inside = match edit {
-        Edit::Keep => arrived.tag,
-        Edit::Pop => None,
-        Edit::Push(tag) | Edit::Retag(tag) => Some(tag),
-    };
+pub fn rewrite(arrived: Arrived, inside: Option<Tag>, outer: Option<Tag>) -> Rewrite {
     let came = Stack::new(arrived.outer, arrived.tag);
     let leaves = Stack::new(outer, inside);
     // Tags are taken off and put on in front, so what both have at the back may stay.
     let mut common = 0;
-    if came.count > 0 && leaves.count > 0 && same(came.innermost(), leaves.innermost()) {
+    if came.count > 0 && leaves.count > 0 && came.innermost() == leaves.innermost() {
         common = 1;
-        if came.count == 2 && leaves.count == 2 && same(came.tags[0], leaves.tags[0]) {
+        if came.count == 2 && leaves.count == 2 && came.tags[0] == leaves.tags[0] {
             common = 2;
         }
     }
     Rewrite { pop: came.count - common, push: leaves.count - common, tags: leaves.tags }
 }
 
-/// No tag, where the count says so.
-const NONE: Tag = Tag { tpid: 0, tci: 0 };
-
 /// Up to two tags, outermost first.
 struct Stack {
     count: u32,
-    tags: [Tag; 2],
+    tags: [Option<Tag>; 2],
 }
 
 impl Stack {
     #[inline(always)]
-    const fn new(outer: Option<Tag>, inner: Option<Tag>) -> Self {
-        // The verifier sees a tag that is not there as a register without a value, which must not even be copied.
-        let (front, back) = (or_none(outer), or_none(inner));
-        match (outer.is_some(), inner.is_some()) {
-            (true, true) => Self { count: 2, tags: [front, back] },
-            (true, false) => Self { count: 1, tags: [front, NONE] },
-            (false, true) => Self { count: 1, tags: [back, NONE] },
-            (false, false) => Self { count: 0, tags: [NONE, NONE] },
+    fn new(outer: Option<Tag>, inner: Option<Tag>) -> Self {
+        match (outer, inner) {
+            (Some(_), Some(_)) => Self { count: 2, tags: [outer, inner] },
+            (Some(_), None) => Self { count: 1, tags: [outer, None] },
+            (None, Some(_)) => Self { count: 1, tags: [inner, None] },
+            (None, None) => Self { count: 0, tags: [None, None] },
         }
     }
 
     #[inline(always)]
-    const fn innermost(&self) -> Tag {
+    fn innermost(&self) -> Option<Tag> {
         if self.count == 2 { self.tags[1] } else { self.tags[0] }
     }
-}
-
-#[inline(always)]
-const fn or_none(tag: Option<Tag>) -> Tag {
-    match tag {
-        Some(tag) => tag,
-        None => NONE,
-    }
-}
-
-#[inline(always)]
-const fn same(one: Tag, other: Tag) -> bool {
-    one.tpid == other.tpid && one.tci == other.tci
 }
 
 #[cfg(test)]
@@ -116,38 +93,18 @@ mod tests {
     /// Few enough to try all combinations, and such that tags of the two places are sometimes the same.
     const TAGS: [Option<Tag>; 5] = [
         None,
-        Some(Tag { tpid: ETH_P_8021Q, tci: 10 }),
-        Some(Tag { tpid: ETH_P_8021AD, tci: 10 }),
-        Some(Tag { tpid: ETH_P_8021Q, tci: 0xb00a }),
-        Some(Tag { tpid: ETH_P_8021Q, tci: 20 }),
+        Some(Tag::new(ETH_P_8021Q, 10)),
+        Some(Tag::new(ETH_P_8021AD, 10)),
+        Some(Tag::new(ETH_P_8021Q, 0xb00a)),
+        Some(Tag::new(ETH_P_8021Q, 20)),
     ];
 
-    /// The edits that `decide` gives for a frame with this tag.
-    fn edits(tag: Option<Tag>) -> impl Iterator<Item = Edit> {
-        let changed = TAGS.into_iter().flatten();
-        let edits = changed.map(move |new| if tag.is_none() { Edit::Push(new) } else { Edit::Retag(new) });
-        edits.chain([Edit::Keep]).chain(tag.map(|_| Edit::Pop))
-    }
-
-    /// The three steps of the kernel, one after the other, on a stack whose end is the innermost tag; `99` stands for the
-    /// payload.
-    fn step_by_step(arrived: Arrived, edit: Edit, outer: Option<Tag>) -> ([Option<Tag>; 3], usize) {
+    /// The tags that leave, on a stack whose end is the innermost one.
+    fn stacked(tags: [Option<Tag>; 2]) -> ([Option<Tag>; 3], usize) {
         let mut stack = ([None; 3], 0);
-        let mut put = |tag: Option<Tag>| {
-            if tag.is_some() {
-                stack.0[stack.1] = tag;
-                stack.1 += 1;
-            }
-        };
-        put(outer);
-        match edit {
-            Edit::Keep => put(arrived.tag),
-            Edit::Pop => {}
-            Edit::Push(tag) => {
-                put(Some(tag));
-                put(arrived.tag);
-            }
-            Edit::Retag(tag) => put(Some(tag)),
+        for tag in tags.into_iter().flatten() {
+            stack.0[stack.1] = Some(tag);
+            stack.1 += 1;
         }
         stack
     }
@@ -162,7 +119,7 @@ mod tests {
         }
         assert!(rewrite.pop as usize <= count, "more taken off than there is: {arrived:?} {rewrite:?}");
         let mut stack = ([None; 3], 0);
-        let pushed = rewrite.tags[..rewrite.push as usize].iter().map(|tag| Some(*tag));
+        let pushed = rewrite.tags[..rewrite.push as usize].iter().copied();
         for tag in pushed.chain(came[rewrite.pop as usize..count].iter().copied()) {
             stack.0[stack.1] = tag;
             stack.1 += 1;
@@ -171,16 +128,16 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_is_what_the_three_steps_give() {
+    fn every_combination_leaves_with_its_tags() {
         let mut cases = 0;
         for outer_in in TAGS {
             for tag in TAGS {
                 for outer_out in TAGS {
-                    for edit in edits(tag) {
+                    for inside in TAGS {
                         let arrived = Arrived { outer: outer_in, tag };
-                        let rewrite = rewrite(arrived, edit, outer_out);
-                        let want = step_by_step(arrived, edit, outer_out);
-                        assert_eq!(carried_out(arrived, &rewrite), want, "{arrived:?} {edit:?} {outer_out:?}");
+                        let rewrite = rewrite(arrived, inside, outer_out);
+                        let want = stacked([outer_out, inside]);
+                        assert_eq!(carried_out(arrived, &rewrite), want, "{arrived:?} {inside:?} {outer_out:?}");
                         let came = usize::from(outer_in.is_some()) + usize::from(tag.is_some());
                         let growth = 4 * (i32::try_from(want.1).unwrap() - i32::try_from(came).unwrap());
                         assert_eq!(rewrite.growth(), growth);
@@ -189,29 +146,29 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cases, 5 * 5 * (5 + 4 * 6));
+        assert_eq!(cases, 5 * 5 * 5 * 5);
     }
 
     #[test]
     fn nothing_is_done_for_nothing() {
         for outer in TAGS {
             for tag in TAGS {
-                assert!(rewrite(Arrived { outer, tag }, Edit::Keep, outer).is_nothing());
+                assert!(rewrite(Arrived { outer, tag }, tag, outer).is_nothing());
             }
         }
         // The VLAN device's tag goes, the bridge pushes the same one.
         let [_, Some(ten), ..] = TAGS else { unreachable!() };
-        assert!(rewrite(Arrived { outer: Some(ten), tag: None }, Edit::Push(ten), None).is_nothing());
+        assert!(rewrite(Arrived { outer: Some(ten), tag: None }, Some(ten), None).is_nothing());
     }
 
     #[test]
     fn what_is_behind_a_changed_tag_stays() {
         let [_, Some(ten), _, _, Some(twenty)] = TAGS else { unreachable!() };
-        let found = rewrite(Arrived { outer: Some(ten), tag: Some(ten) }, Edit::Keep, Some(twenty));
-        assert_eq!((found.pop, found.push, found.tags[0]), (1, 1, twenty));
-        let found = rewrite(Arrived { outer: Some(ten), tag: Some(twenty) }, Edit::Keep, None);
+        let found = rewrite(Arrived { outer: Some(ten), tag: Some(ten) }, Some(ten), Some(twenty));
+        assert_eq!((found.pop, found.push, found.tags[0]), (1, 1, Some(twenty)));
+        let found = rewrite(Arrived { outer: Some(ten), tag: Some(twenty) }, Some(twenty), None);
         assert_eq!((found.pop, found.push), (1, 0));
-        let found = rewrite(Arrived { outer: None, tag: Some(twenty) }, Edit::Keep, Some(ten));
-        assert_eq!((found.pop, found.push, found.tags[0]), (0, 1, ten));
+        let found = rewrite(Arrived { outer: None, tag: Some(twenty) }, Some(twenty), Some(ten));
+        assert_eq!((found.pop, found.push, found.tags[0]), (0, 1, Some(ten)));
     }
 }

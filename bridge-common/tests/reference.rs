@@ -99,8 +99,8 @@ fn the_scenarios_reach_every_verdict() {
                         excused.insert(reason);
                     }
                 }
-                Verdict::Forward { edit, .. } => {
-                    let name = match edit {
+                Verdict::Forward { leaves, .. } => {
+                    let name = match Edit::between(case.frame.tag, leaves) {
                         Edit::Keep if scenario.bridge.vlan_filtering => "keep on an aware bridge",
                         Edit::Keep => "keep on an unaware bridge",
                         Edit::Push(_) => "push",

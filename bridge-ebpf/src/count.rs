@@ -7,6 +7,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use bridge_common::{
+    decide::Fid,
     maps::{Counter, MAX_FIDS, MAX_PORTS, MAX_VLAN_CELLS, PortCounters, VlanCounters},
     reason::{Class, REASONS, Reason},
 };
@@ -44,21 +45,20 @@ impl Amount {
 
 /// Counts one frame of `len` bytes that came in at the port in `slot`.
 #[inline(always)]
-pub(crate) fn count(slot: u16, reason: Reason, fid: Option<u16>, len: u32) {
+pub(crate) fn count(slot: u16, reason: Reason, fid: Fid, len: u32) {
     add_to(slot, reason, fid, Amount::one(len));
 }
 
 /// Counts frames that came in at the port in `slot`.
 #[inline(always)]
-pub(crate) fn add_to(slot: u16, reason: Reason, fid: Option<u16>, amount: Amount) {
+pub(crate) fn add_to(slot: u16, reason: Reason, fid: Fid, amount: Amount) {
     if let Some(counters) = PORT_COUNTERS.get_ptr_mut(u32::from(slot)) {
         // The compiler knows that no reason is so large and would drop the mask, which the verifier wants to see.
         let index = black_box(reason as usize) & (REASONS - 1);
         // SAFETY: the value belongs to this CPU and the index is masked to its length.
         add(unsafe { &mut (*counters).reasons[index] }, amount);
     }
-    let Some(fid) = fid else { return };
-    let Some(cell) = VLAN_CELLS.get(u32::from(fid)) else { return };
+    let Some(cell) = VLAN_CELLS.get(fid.index()) else { return };
     if let Some(counters) = VLAN_COUNTERS.get_ptr_mut(*cell) {
         // SAFETY: the value belongs to this CPU.
         let counters = unsafe { &mut *counters };

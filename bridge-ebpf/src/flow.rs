@@ -9,6 +9,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use bridge_common::{
+    decide::Fid,
     flow::{CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, flow_flags},
     frame::Tag,
     maps::{Port, port_flags},
@@ -91,7 +92,7 @@ pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) ->
     let vid = match tag {
         _ if port.flags & port_flags::VLAN_AWARE == 0 => 0,
         // Payload, whose length counts.
-        Some(tag) if tag.tpid != port.tpid => return Stamp { changed, churn: 0, vid: NO_VID },
+        Some(tag) if tag.tpid() != port.tpid => return Stamp { changed, churn: 0, vid: NO_VID },
         Some(tag) if tag.vid() != 0 => tag.vid(),
         _ => port.pvid & 0x0fff,
     };
@@ -168,7 +169,7 @@ fn flush(cell: *mut Flow) {
         Hook::Tc => Reason::ForwardedTc,
         Hook::Xdp => Reason::ForwardedXdp,
     };
-    add_to(flow.slot, reason, Some(flow.fid), amount);
+    add_to(flow.slot, reason, Fid::new(flow.fid), amount);
     if flow.flags & flow_flags::BY_PARENT != 0 {
         add_sent(flow.out, amount);
     }

@@ -74,7 +74,7 @@ impl Packet {
             let addresses = (self.load::<u64>(0), self.load::<u32>(8));
             let outer = u16::from_be(self.load(12));
             if is_tag(outer) {
-                let tag = Some(Tag { tpid: outer, tci: u16::from_be(self.load(14)) });
+                let tag = Some(Tag::new(outer, u16::from_be(self.load(14))));
                 let ethertype = u16::from_be(self.load(16));
                 Some(Head { addresses, tag, ethertype, packet: self.packet_head(ethertype, 18) })
             } else {

@@ -17,7 +17,6 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::Edit,
-    frame::Tag,
     reason::Reason,
     shadow::{Flight, HEAD, Recent, Sight, WINDOW, edit_kind, flight_state},
 };
@@ -113,15 +112,13 @@ fn follow(ctx: &TcContext, way: Way) {
     flight.at = unsafe { bpf_ktime_get_ns() };
     flight.slot = u32::from(way.slot);
     flight.expected = way.ifindex;
-    let (kind, tag) = match way.edit {
-        Edit::Keep => (edit_kind::KEEP, Tag { tpid: 0, tci: 0 }),
-        Edit::Push(tag) => (edit_kind::PUSH, tag),
-        Edit::Pop => (edit_kind::POP, Tag { tpid: 0, tci: 0 }),
-        Edit::Retag(tag) => (edit_kind::RETAG, tag),
+    flight.edit = match Edit::between(way.arrived.tag, way.leaves) {
+        Edit::Keep => edit_kind::KEEP,
+        Edit::Push(_) => edit_kind::PUSH,
+        Edit::Pop => edit_kind::POP,
+        Edit::Retag(_) => edit_kind::RETAG,
     };
-    flight.edit = kind;
-    flight.tpid = tag.tpid;
-    flight.tci = tag.tci;
+    (flight.tpid, flight.tci) = way.leaves.map_or((0, 0), |tag| (tag.tpid(), tag.tci()));
     flight.window_at = window_at(way.len);
     flight.right = 0;
     flight.wrong = 0;

@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::{Array, DevMap, HashMap, PerCpuArray},
 };
 use bridge_common::{
-    decide::{Entry, Tables},
+    decide::{Entry, Fid, Tables},
     frame::{Frame, Tag},
     mac::Mac,
     maps::{
@@ -126,35 +126,29 @@ fn moment_here() -> u64 {
     unsafe { moment(bpf_ktime_get_ns(), bpf_get_smp_processor_id()) }
 }
 
-/// What xbr knows of a device where a frame came in.
-#[derive(Clone, Copy)]
-pub(crate) enum Device {
-    /// It is the port in this slot.
-    Port(u16),
-    /// Its frames belong to logical ports, by their outer tag.
-    Parent,
-}
+/// No device or port of ours; see [`device`].
+pub(crate) const UNKNOWN: u32 = PARENT - 1;
 
-/// Stands where there is no tag: a value that is never set is one that the verifier refuses to see copied.
-pub(crate) const NO_TAG: Tag = Tag { tpid: 0, tci: 0 };
-
-/// The device with this interface index.
+/// What xbr knows of the device with this interface index, where a frame came in: the slot of the port that it is, or
+/// [`PARENT`] if its frames belong to logical ports by their outer tag, or [`UNKNOWN`]. A number, as an `Option` or an `enum`
+/// has parts that are not always set.
 #[inline(always)]
-pub(crate) fn device(ifindex: u32) -> Option<Device> {
-    let found = SLOTS.get_ptr(ifindex)?;
-    // SAFETY: as above.
-    match unsafe { ptr::read_volatile(found) } {
-        PARENT => Some(Device::Parent),
-        slot => u16::try_from(slot).ok().map(Device::Port),
+pub(crate) fn device(ifindex: u32) -> u32 {
+    match SLOTS.get_ptr(ifindex) {
+        // SAFETY: as above.
+        Some(found) => unsafe { ptr::read_volatile(found) },
+        None => UNKNOWN,
     }
 }
 
-/// The slot of the logical port that frames with this outer tag belong to (`vlan_find_dev`). `None`: it is none of ours.
+/// The slot of the logical port that frames with this outer tag belong to (`vlan_find_dev`), or [`UNKNOWN`].
 #[inline(always)]
-pub(crate) fn logical(ifindex: u32, tag: Tag) -> Option<u16> {
-    let found = LOGICAL.get_ptr(logical_key(ifindex, tag))?;
-    // SAFETY: as above.
-    u16::try_from(unsafe { ptr::read_volatile(found) }).ok()
+pub(crate) fn logical(ifindex: u32, tag: Tag) -> u32 {
+    match LOGICAL.get_ptr(logical_key(ifindex, tag)) {
+        // SAFETY: as above.
+        Some(found) => unsafe { ptr::read_volatile(found) },
+        None => UNKNOWN,
+    }
 }
 
 /// Whether `br_netfilter` looks at IP packets that come in at the port.
@@ -230,8 +224,8 @@ pub(crate) fn announced(ifindex: u32) -> Option<()> {
 
 /// Notes that a frame of this source, which came in at the port in `slot`, goes to the bridge.
 #[inline(always)]
-pub(crate) fn refreshed(slot: u16, fid: Option<u16>, mac: Mac) {
-    let (Some(port), Some(fid)) = (KernelTables.port(slot), fid) else { return };
+pub(crate) fn refreshed(slot: u16, fid: Fid, mac: Mac) {
+    let (Some(port), Some(fid)) = (KernelTables.port(slot), fid.get()) else { return };
     if let Some(value) = FDB.get_ptr_mut(FdbKey::new(fid, mac).0) {
         // SAFETY: the kernel returned the pointer for this program run; the worst that a race can do is one more or one
         // less frame for the bridge.

@@ -9,10 +9,11 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use bridge_common::{
-    decide::{Edit, Tables as _, Verdict, decide},
+    decide::{Fid, Tables as _, Verdict, decide},
     flow::{FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
+    maps::{MAX_PORTS, PARENT},
     reason::Reason,
     tags::{Arrived, Rewrite, rewrite},
 };
@@ -21,7 +22,7 @@ use crate::{
     count::{count, count_sent},
     flow::{self, Found, Stamp},
     packet::{Head, Packet},
-    tables::{self, Device, KernelTables, NO_TAG},
+    tables::{self, KernelTables, UNKNOWN},
 };
 
 /// Where a frame goes that takes the fast path.
@@ -30,7 +31,7 @@ pub(crate) struct Way {
     /// Slot of the ingress port.
     pub(crate) slot: u16,
     /// The forwarding id.
-    pub(crate) fid: Option<u16>,
+    pub(crate) fid: Fid,
     /// The kernel's VLAN id.
     pub(crate) vid: u16,
     /// From before the tables were looked at.
@@ -41,8 +42,8 @@ pub(crate) struct Way {
     pub(crate) out: u16,
     /// Interface index of the device that it leaves by.
     pub(crate) ifindex: u32,
-    /// What the bridge does to the tag.
-    pub(crate) edit: Edit,
+    /// The tag that the bridge leaves it with.
+    pub(crate) leaves: Option<Tag>,
     /// The tags that it came with.
     pub(crate) arrived: Arrived,
 }
@@ -53,26 +54,29 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
     let changed = tables::changed();
     // SAFETY: the kernel hands every classifier a valid context.
     let (ifindex, len) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).len) };
-    let (slot, inside, outer) = match tables::device(ifindex) {
-        Some(Device::Port(slot)) => (slot, false, NO_TAG),
-        // What belongs to no logical port is none of the bridges' business, and not counted as theirs.
-        Some(Device::Parent) => match logical_port(ctx, ifindex) {
-            Some((slot, tag)) => (slot, true, tag),
-            None => return TC_ACT_UNSPEC,
-        },
-        None => {
-            count(0, Reason::UnknownPort, None, len);
+    let mut slot = tables::device(ifindex);
+    let mut outer = None;
+    if slot == PARENT {
+        outer = tag_in_metadata(ctx);
+        slot = outer.map_or(UNKNOWN, |tag| tables::logical(ifindex, tag));
+        if slot >= MAX_PORTS {
+            // None of the bridges' business, and not counted as theirs.
             return TC_ACT_UNSPEC;
         }
-    };
+    }
+    if slot >= MAX_PORTS {
+        count(0, Reason::UnknownPort, Fid::NONE, len);
+        return TC_ACT_UNSPEC;
+    }
+    let slot = slot as u16;
     if !tables::leased() {
-        count(slot, Reason::Suspended, None, len);
+        count(slot, Reason::Suspended, Fid::NONE, len);
         return TC_ACT_UNSPEC;
     }
     let Some(came_in) = KernelTables.port(slot) else { return TC_ACT_UNSPEC };
     let Some(frame) = tables::place_for_frame() else { return TC_ACT_UNSPEC };
-    if let Err(reason) = parse(ctx, len, inside, tables::checks_ip(came_in), frame) {
-        count(slot, reason, None, len);
+    if let Err(reason) = parse(ctx, len, outer.is_some(), tables::checks_ip(came_in), frame) {
+        count(slot, reason, Fid::NONE, len);
         return TC_ACT_UNSPEC;
     }
     let frame: &Frame = frame;
@@ -89,9 +93,9 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
             count(slot, reason, decision.fid, len);
             TC_ACT_UNSPEC
         }
-        Verdict::Forward { slot: out, ifindex, edit, .. } => {
-            let arrived = Arrived { outer: inside.then_some(outer), tag: frame.tag };
-            send(ctx, Way { slot, fid: decision.fid, vid: decision.vid, stamp, len, out, ifindex, edit, arrived })
+        Verdict::Forward { slot: out, ifindex, leaves, .. } => {
+            let arrived = Arrived { outer, tag: frame.tag };
+            send(ctx, Way { slot, fid: decision.fid, vid: decision.vid, stamp, len, out, ifindex, leaves, arrived })
         }
     }
 }
@@ -130,7 +134,7 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     if flow.flags & flow_flags::REWRITE != 0 {
         let rewrite = flow.rewrite;
         if !apply(ctx, &rewrite) {
-            return Some(rewrite_failed(ctx, flow.slot, Some(flow.fid), len, flow.ifindex));
+            return Some(rewrite_failed(ctx, flow.slot, Fid::new(flow.fid), len, flow.ifindex));
         }
     }
     if flow.flags & flow_flags::FROM_PARENT != 0 {
@@ -143,7 +147,7 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
 
 /// The tag may be half changed: handing that to the bridge could put it into another VLAN.
 #[inline(always)]
-fn rewrite_failed(ctx: &TcContext, slot: u16, fid: Option<u16>, len: u32, ifindex: u32) -> i32 {
+fn rewrite_failed(ctx: &TcContext, slot: u16, fid: Fid, len: u32, ifindex: u32) -> i32 {
     count(slot, Reason::RewriteFailed, fid, len);
     warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
     TC_ACT_SHOT
@@ -159,21 +163,21 @@ fn forget_priority(ctx: &TcContext) {
 /// The fast path: changes the tags and redirects, and so for frames like this one to come.
 #[inline(always)]
 pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
-    let Way { slot, fid, vid, stamp, len, out, ifindex, edit, arrived } = way;
+    let Way { slot, fid, vid, stamp, len, out, ifindex, leaves, arrived } = way;
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let Some(port) = KernelTables.port(out).filter(|port| port.ifindex == ifindex) else {
         count(slot, Reason::Unconfirmed, fid, len);
         return TC_ACT_UNSPEC;
     };
     let leaves_with = port.outer_tag();
-    let rewrite = rewrite(arrived, edit, leaves_with);
+    let rewrite = rewrite(arrived, leaves, leaves_with);
     if !apply(ctx, &rewrite) {
         return rewrite_failed(ctx, slot, fid, len, ifindex);
     }
     if arrived.outer.is_some() {
         forget_priority(ctx);
     }
-    if let Some(fid) = fid {
+    if let Some(fid) = fid.get() {
         let flags = flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
             | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
             | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());
@@ -185,13 +189,6 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     }
     // SAFETY: a helper with plain arguments.
     unsafe { bpf_redirect(ifindex, 0) as i32 }
-}
-
-/// The slot and the outer tag of a frame that belongs to a logical port on this device.
-#[inline(always)]
-fn logical_port(ctx: &TcContext, ifindex: u32) -> Option<(u16, Tag)> {
-    let tag = tag_in_metadata(ctx)?;
-    Some((tables::logical(ifindex, tag)?, tag))
 }
 
 /// The outermost tag, where the kernel keeps it after `skb_vlan_untag`.
@@ -207,7 +204,7 @@ fn tag_in_metadata(ctx: &TcContext) -> Option<Tag> {
             ptr::read_volatile(&raw const (*skb).vlan_proto),
         )
     };
-    (present != 0).then_some(Tag { tpid: u16::from_be(proto as u16), tci: tci as u16 })
+    if present != 0 { Some(Tag::new(u16::from_be(proto as u16), tci as u16)) } else { None }
 }
 
 /// The frame as the bridge sees it. At a logical port (`inside`) that is the frame behind the VLAN device: without the
@@ -237,7 +234,7 @@ fn parse(ctx: &TcContext, len: u32, inside: bool, checks_ip: bool, frame: &mut F
             return Err(Reason::Truncated);
         }
         let [tci, ethertype] = next.map(u16::from_be);
-        frame.tag = Some(Tag { tpid: first, tci });
+        frame.tag = Some(Tag::new(first, tci));
         (ethertype, VLAN_HLEN)
     } else {
         frame.tag = None;
@@ -287,8 +284,8 @@ fn apply(ctx: &TcContext, rewrite: &Rewrite) -> bool {
     let [first, second] = rewrite.tags;
     (rewrite.pop < 1 || pop(ctx))
         && (rewrite.pop < 2 || pop(ctx))
-        && (rewrite.push < 2 || push(ctx, second))
-        && (rewrite.push < 1 || push(ctx, first))
+        && (rewrite.push < 2 || second.is_some_and(|tag| push(ctx, tag)))
+        && (rewrite.push < 1 || first.is_some_and(|tag| push(ctx, tag)))
 }
 
 #[inline(always)]
@@ -300,5 +297,5 @@ fn pop(ctx: &TcContext) -> bool {
 #[inline(always)]
 fn push(ctx: &TcContext, tag: Tag) -> bool {
     // SAFETY: a helper on the context; the protocol is wanted in network order.
-    unsafe { bpf_skb_vlan_push(ctx.skb.skb, tag.tpid.to_be(), tag.tci) == 0 }
+    unsafe { bpf_skb_vlan_push(ctx.skb.skb, tag.tpid().to_be(), tag.tci()) == 0 }
 }

@@ -11,14 +11,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use bridge_common::{
-    decide::{Tables as _, Verdict, decide},
+    decide::{Fid, Tables as _, Verdict, decide},
     flow::{Flow, FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
         is_tag, is_tunnel_port,
     },
     ip,
-    maps::port_flags,
+    maps::{MAX_PORTS, PARENT, port_flags},
     reason::Reason,
     tags::{Arrived, Rewrite, rewrite},
 };
@@ -27,7 +27,7 @@ use crate::{
     count::{count, count_sent},
     flow::{self, Found},
     packet::{Head, Packet},
-    tables::{self, DEVICES, Device, KernelTables, NO_TAG},
+    tables::{self, DEVICES, KernelTables, UNKNOWN},
 };
 
 /// Cell 0: where the frame at hand lies.
@@ -85,7 +85,7 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
     if action == XDP_REDIRECT {
         flow::served(flow, len);
     } else if action == XDP_DROP {
-        count(flow.slot, Reason::RewriteFailed, Some(flow.fid), len);
+        count(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len);
     }
     Some(action)
 }
@@ -114,20 +114,22 @@ fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
 pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let changed = tables::changed();
     let ifindex = ctx.ingress_ifindex() as u32;
-    let device = tables::device(ifindex)?;
-    if !tables::leased() || !is_in_one_buffer(ctx) {
+    let mut slot = tables::device(ifindex);
+    if slot == UNKNOWN || !tables::leased() || !is_in_one_buffer(ctx) {
         return None;
     }
     let packet = Packet::new(ctx.data(), ctx.data_end());
     let wire_len = (ctx.data_end() - ctx.data()) as u32;
-    let (slot, inside, outer) = match device {
-        Device::Port(slot) => (slot, false, NO_TAG),
-        Device::Parent => {
-            let tag = tag_at(packet, 0, wire_len)?;
-            (tables::logical(ifindex, tag)?, true, tag)
-        }
-    };
-    let skip = if inside { VLAN_HLEN } else { 0 };
+    let mut outer = None;
+    if slot == PARENT {
+        outer = tag_at(packet, 0, wire_len);
+        slot = outer.map_or(UNKNOWN, |tag| tables::logical(ifindex, tag));
+    }
+    if slot >= MAX_PORTS {
+        return None;
+    }
+    let slot = slot as u16;
+    let skip = if outer.is_some() { VLAN_HLEN } else { 0 };
     let came_in = KernelTables.port(slot)?;
     let frame = tables::place_for_frame()?;
     let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), frame)?;
@@ -138,11 +140,11 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     }
     let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
     let decision = decide(&KernelTables, slot, frame);
-    let Verdict::Forward { slot: out, ifindex, flags, edit } = decision.verdict else { return None };
+    let Verdict::Forward { slot: out, ifindex, flags, leaves } = decision.verdict else { return None };
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let port = KernelTables.port(out).filter(|port| port.ifindex == ifindex)?;
     let leaves_with = port.outer_tag();
-    let rewrite = rewrite(Arrived { outer: inside.then_some(outer), tag: frame.tag }, edit, leaves_with);
+    let rewrite = rewrite(Arrived { outer, tag: frame.tag }, leaves, leaves_with);
     if flags & port_flags::EGRESS_XDP == 0 || !fits(wire_len, &rewrite, port.max_len) {
         return None;
     }
@@ -150,8 +152,8 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     // A device that has just left: an edited frame must not reach the bridge.
     let missing = if rewrite.is_nothing() { XDP_PASS } else { XDP_DROP };
     let action = send(out, missing);
-    if let Some(fid) = decision.fid {
-        let tag_len = if inside || frame.tag.is_some() { VLAN_HLEN } else { 0 };
+    if let Some(fid) = decision.fid.get() {
+        let tag_len = if outer.is_some() || frame.tag.is_some() { VLAN_HLEN } else { 0 };
         let longest = port.max_len.wrapping_add_signed(-rewrite.growth());
         let found = Found {
             max_len: if longest < port.max_len + tag_len { longest } else { port.max_len + tag_len },
@@ -194,7 +196,7 @@ fn tag_at(packet: Packet, skip: usize, len: u32) -> Option<Tag> {
     if !is_tag(tpid) || (len as usize) < MIN_TAGGED {
         return None;
     }
-    Some(Tag { tpid, tci: packet.be16(14 + skip)? })
+    Some(Tag::new(tpid, packet.be16(14 + skip)?))
 }
 
 /// The frame and the offset of what follows its outer tag, where `skip` bytes of a logical port's tag stand between the
@@ -204,7 +206,8 @@ fn parse(packet: Packet, skip: usize, len: u32, checks_ip: bool, frame: &mut Fra
     packet.ethernet(&mut frame.dst, &mut frame.src)?;
     let outer = packet.be16(12 + skip)?;
     let (ethertype, l3, len) = if is_tag(outer) {
-        frame.tag = Some(tag_at(packet, skip, len)?);
+        frame.tag = tag_at(packet, skip, len);
+        frame.tag?;
         (packet.be16(16 + skip)?, 18 + skip, len - VLAN_HLEN)
     } else {
         frame.tag = None;
@@ -347,10 +350,10 @@ fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
     }
     let [first, second] = rewrite.tags;
     if rewrite.push > 0 {
-        put(packet, 12, first)?;
+        put(packet, 12, first?)?;
     }
     if rewrite.push > 1 {
-        put(packet, 16, second)?;
+        put(packet, 16, second?)?;
     }
     Some(())
 }
@@ -360,6 +363,6 @@ fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
 fn put(packet: Packet, offset: usize, tag: Tag) -> Option<()> {
     let place = packet.at::<[u16; 2]>(offset)?;
     // SAFETY: in bounds and even.
-    unsafe { *place = [tag.tpid.to_be(), tag.tci.to_be()] };
+    unsafe { *place = [tag.tpid().to_be(), tag.tci().to_be()] };
     Some(())
 }

@@ -105,7 +105,7 @@ pub(crate) fn frame(dice: &mut Dice) -> (u16, Frame) {
     let tag = dice.one_in(2).then(|| {
         let tpid = dice.pick(&[0x8100u16, 0x8100, 0x8100, 0x8100, 0x88a8]);
         let vid = dice.pick(&[10u16, 10, 1, 1, 0, 0, 11]);
-        Tag { tpid, tci: dice.roll(16) << 12 | vid }
+        Tag::new(tpid, dice.roll(16) << 12 | vid)
     });
     let frame = Frame {
         dst,

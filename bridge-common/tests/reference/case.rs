@@ -63,7 +63,7 @@ impl<'a> Case<'a> {
                     bridge.ports[port].vlans.iter().any(|vlan| vlan.vid == self.decided.vid && !vlan.untagged)
                 };
                 bridge.vlan_filtering
-                    && frame.tag.is_some_and(|tag| tag.tpid != bridge.vlan_proto)
+                    && frame.tag.is_some_and(|tag| tag.tpid() != bridge.vlan_proto)
                     && (frame.len < 16 || self.expected.deliveries.iter().all(|delivery| tagged(delivery.port)))
             }
             // The kernel may answer these itself, depending on options that the model leaves out.

@@ -22,13 +22,13 @@ pub(crate) fn agrees(scenario: &Scenario, tables: &MemoryTables, arrival: &Arriv
     let case = Case::new(scenario, tables, arrival);
     let outcome = match case.decided.verdict {
         // Soundness: delivered to that port only, in those bytes, and nothing is learnt.
-        Verdict::Forward { slot, ifindex, flags, edit } => holds(case.could_be_fast(), "not fast").and_then(|()| {
+        Verdict::Forward { slot, ifindex, flags, leaves } => holds(case.could_be_fast(), "not fast").and_then(|()| {
             let delivery = &case.expected.deliveries[0];
             let out = &tables.ports[&slot];
             holds(usize::from(slot - scenario.numbers.first_slot) == delivery.port, "another port")?;
-            holds(apply(edit, &arrival.bytes) == delivery.bytes, "other bytes")?;
+            holds(apply(Edit::between(case.frame.tag, leaves), &arrival.bytes) == delivery.bytes, "other bytes")?;
             holds((ifindex, flags) == (out.ifindex, out.flags), "another port's device or flags")?;
-            holds(case.decided.fid == Some(scenario.numbers.fid_base + case.decided.vid), "another fid")
+            holds(case.decided.fid.get() == Some(scenario.numbers.fid_base + case.decided.vid), "another fid")
         }),
         // Completeness.
         Verdict::Pass(reason) => holds(!case.could_be_fast() || case.left_on_purpose(reason), "could be fast"),
@@ -39,7 +39,8 @@ pub(crate) fn agrees(scenario: &Scenario, tables: &MemoryTables, arrival: &Arriv
 /// Whatever the tables say, consistent or not: some borders are never crossed.
 pub(crate) fn keeps_borders(tables: &MemoryTables, ingress: u16, frame: &Frame) -> Result<(), String> {
     let decided = decide(tables, ingress, frame);
-    let Verdict::Forward { slot, edit, .. } = decided.verdict else { return Ok(()) };
+    let Verdict::Forward { slot, leaves, .. } = decided.verdict else { return Ok(()) };
+    let edit = Edit::between(frame.tag, leaves);
     holds(frame.dst.bytes()[0] & 1 == 0, "multicast destination")?;
     holds(frame.src.bytes()[0] & 1 == 0 && frame.src.bytes() != [0; 6], "invalid source")?;
     holds(slot != ingress, "back to where it came from")?;
@@ -50,7 +51,7 @@ pub(crate) fn keeps_borders(tables: &MemoryTables, ingress: u16, frame: &Frame) 
     holds(frame.gso || frame.len <= outside.max_len, "larger than the MTU")?;
     holds(inside.fid_base == outside.fid_base, "another bridge")?;
     holds((inside.flags ^ outside.flags) & port_flags::VLAN_AWARE == 0, "another mode")?;
-    let fid = decided.fid.ok_or("not classified")?;
+    let fid = decided.fid.get().ok_or("not classified")?;
     let entry = tables.fdb.get(&(fid, decided.vid, frame.dst)).ok_or("an unknown destination")?;
     holds(entry.slot == slot, "another port than the FDB's")?;
     holds(entry.flags & (fdb_flags::LOCAL | fdb_flags::OPAQUE) == 0, "an entry that is the bridge's business")?;
@@ -58,10 +59,10 @@ pub(crate) fn keeps_borders(tables: &MemoryTables, ingress: u16, frame: &Frame) 
         return holds((decided.vid, edit) == (0, Edit::Keep), "a tag of a VLAN-unaware bridge is touched");
     }
     // The VLAN is the frame's own or the PVID, and both ports are in it. A tag of the other protocol is payload.
-    let tag = frame.tag.filter(|tag| tag.tpid == inside.tpid);
+    let tag = frame.tag.filter(|tag| tag.tpid() == inside.tpid);
     let payload = if frame.tag == tag { 0 } else { 4 };
     holds(frame.gso || frame.len + payload <= outside.max_len, "larger than the MTU with a tag as payload")?;
-    let own = tag.map_or(0, |tag| tag.tci & 0xfff);
+    let own = tag.map_or(0, |tag| tag.tci() & 0xfff);
     holds(decided.vid == if own == 0 { inside.pvid & 0xfff } else { own }, "neither the frame's VLAN nor the PVID")?;
     holds(decided.vid != 0, "no VLAN")?;
     let bit = |words: &[u64; 64]| words[usize::from(decided.vid / 64)] >> (decided.vid % 64) & 1 == 1;
@@ -73,8 +74,8 @@ pub(crate) fn keeps_borders(tables: &MemoryTables, ingress: u16, frame: &Frame) 
         Edit::Pop => None,
     };
     holds(payload == 0 || edit == Edit::Keep, "payload is touched")?;
-    let priority = tag.map_or(0, |tag| tag.tci & 0xf000);
-    let wanted = (!bit(&outside.untagged)).then_some(Tag { tpid: inside.tpid, tci: priority | decided.vid });
+    let priority = tag.map_or(0, |tag| tag.tci() & 0xf000);
+    let wanted = (!bit(&outside.untagged)).then_some(Tag::new(inside.tpid, priority | decided.vid));
     holds(left == wanted, "another tag than the egress port wants")
 }
 
@@ -91,6 +92,6 @@ pub(crate) fn reads(bytes: &[u8]) -> Result<(), String> {
     let Some(outer) = frame.tag else {
         return holds(!matches!(bytes[12..14], [0x81, 0x00] | [0x88, 0xa8]), "a tag is overlooked");
     };
-    let outer = [outer.tpid.to_be_bytes(), outer.tci.to_be_bytes()].concat();
+    let outer = [outer.tpid().to_be_bytes(), outer.tci().to_be_bytes()].concat();
     holds(outer == bytes[12..16] && matches!(outer[..2], [0x81, 0x00] | [0x88, 0xa8]), "another tag")
 }

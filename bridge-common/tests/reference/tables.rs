@@ -129,8 +129,8 @@ fn port_of(bridge: &Bridge, port: &KernelPort, ifindex: u32, numbers: Numbers) -
 pub(crate) fn apply(edit: Edit, bytes: &[u8]) -> Vec<u8> {
     let with_tag = |tag: Tag, rest: usize| {
         let mut edited = bytes[..12].to_vec();
-        edited.extend(tag.tpid.to_be_bytes());
-        edited.extend(tag.tci.to_be_bytes());
+        edited.extend(tag.tpid().to_be_bytes());
+        edited.extend(tag.tci().to_be_bytes());
         edited.extend(&bytes[rest..]);
         edited
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bridge_common::{
-    decide::{Decision, Edit, Entry, Tables, Verdict, decide},
+    decide::{Decision, Edit, Entry, Fid, Tables, Verdict, decide},
     frame::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, Frame, Tag},
     mac::Mac,
     maps::{Port, port_flags, set_bit},
@@ -156,12 +156,12 @@ pub(crate) const FRAME: Frame = Frame {
 
 /// [`FRAME`] with an 802.1Q tag.
 pub(crate) const fn tagged(tci: u16) -> Frame {
-    Frame { tag: Some(Tag { tpid: ETH_P_8021Q, tci }), ..FRAME }
+    Frame { tag: Some(Tag::new(ETH_P_8021Q, tci)), ..FRAME }
 }
 
 /// [`FRAME`] with an 802.1ad tag.
 pub(crate) const fn tagged_ad(tci: u16) -> Frame {
-    Frame { tag: Some(Tag { tpid: ETH_P_8021AD, tci }), ..FRAME }
+    Frame { tag: Some(Tag::new(ETH_P_8021AD, tci)), ..FRAME }
 }
 
 /// What a case asks for.
@@ -206,10 +206,15 @@ pub(crate) fn check(cases: &[Case]) {
             Want::Slow(reason) => Verdict::Pass(reason),
             Want::Fast(edit) => {
                 let out = &bed.ports[&THERE];
-                Verdict::Forward { slot: THERE, ifindex: out.ifindex, flags: out.flags, edit }
+                let leaves = match edit {
+                    Edit::Keep => frame.tag,
+                    Edit::Pop => None,
+                    Edit::Push(tag) | Edit::Retag(tag) => Some(tag),
+                };
+                Verdict::Forward { slot: THERE, ifindex: out.ifindex, flags: out.flags, leaves }
             }
         };
-        let fid = vid.map(|vid| bed.ports[&HERE].fid_base + vid);
+        let fid = vid.map_or(Fid::NONE, |vid| Fid::new(bed.ports[&HERE].fid_base + vid));
         let want = Decision { verdict, fid, vid: vid.unwrap_or(0) };
         let got = decide(bed, HERE, frame);
         if got != want {

@@ -76,7 +76,7 @@ fn pvid() {
         fast("none, tagged", pvid(0), tagged(TAGGED), TAGGED, Edit::Keep),
         slow("no VLAN of the port, untagged", pvid(30), FRAME, None, Reason::IngressVlan),
         slow("no VLAN of the port, priority-tagged", pvid(30), tagged(0), None, Reason::IngressVlan),
-        fast("another one, untagged", pvid(TAGGED), FRAME, TAGGED, Edit::Push(Tag { tpid: 0x8100, tci: TAGGED })),
+        fast("another one, untagged", pvid(TAGGED), FRAME, TAGGED, Edit::Push(Tag::new(0x8100, TAGGED))),
         // Only 12 bits of the table's field are a VLAN id; the rest must not leak into the tag's priority.
         slow("no VLAN id in the field", pvid(0x1000), FRAME, None, Reason::NoPvid),
         fast(
@@ -84,7 +84,7 @@ fn pvid() {
             pvid(0xf000 | TAGGED),
             FRAME,
             TAGGED,
-            Edit::Push(Tag { tpid: 0x8100, tci: TAGGED }),
+            Edit::Push(Tag::new(0x8100, TAGGED)),
         ),
         fast("the tag wins", pvid(TAGGED), tagged(PVID), PVID, Edit::Pop),
     ]);

@@ -16,7 +16,7 @@ fn tag_on_the_way_out() {
     let untagged = |bed: Bed, vid, on| bed.with(|bed| set_bit(&mut bed.port_mut(THERE).untagged, vid, on));
     for (tpid, bed) in [(ETH_P_8021Q, Bed::aware as fn() -> Bed), (ETH_P_8021AD, Bed::aware_ad)] {
         let with_tag = if tpid == ETH_P_8021Q { tagged } else { tagged_ad };
-        let tag = |tci| Tag { tpid, tci };
+        let tag = |tci| Tag::new(tpid, tci);
         check(&[
             fast("untagged to untagged", bed(), FRAME, PVID, Edit::Keep),
             // A PVID that is not untagged leaves tagged; the new tag has priority 0.
@@ -74,7 +74,7 @@ fn short_inner_tag_behind_a_priority_tag_that_stays() {
     let inner = |len| Frame { ethertype: ETH_P_8021Q, len, ..tagged(0) };
     check(&[
         slow("too short", bed(), inner(19), None, Reason::ShortInnerTag),
-        fast("just long enough", bed(), inner(20), PVID, Edit::Retag(Tag { tpid: ETH_P_8021Q, tci: PVID })),
+        fast("just long enough", bed(), inner(20), PVID, Edit::Retag(Tag::new(ETH_P_8021Q, PVID))),
     ]);
 }
 

@@ -55,7 +55,7 @@ pub(super) fn parent(question: &Question<'_>, link: &Link, attrs: &PortAttrs) ->
         None => Ok(Parent {
             ifindex: below.ifindex,
             name: below.name.clone(),
-            tag: Tag { tpid, tci: vid },
+            tag: Tag::new(tpid, vid),
             leaves: leaves_by_parent(question.model, link),
         }),
     })

@@ -192,7 +192,7 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, s
     let egress_link = by_parent.and_then(|parent| model.links.get(&parent.ifindex)).unwrap_or(link);
     let mut entry = Port {
         ifindex: egress_link.ifindex,
-        outer: by_parent.map_or(0, |parent| Port::pack_outer(parent.tag.tpid, parent.tag.vid())),
+        outer: by_parent.map_or(0, |parent| Port::pack_outer(parent.tag.tpid(), parent.tag.vid())),
         max_len: link.mtu.saturating_add(18),
         fid_base: bridge.fid_base.unwrap_or_default(),
         tpid: bridge.attrs.vlan_protocol,

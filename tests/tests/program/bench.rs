@@ -277,7 +277,7 @@ pub(crate) fn untag(wire: &[u8]) -> (Option<Tag>, Vec<u8>) {
     let be16 = |at: usize| wire.get(at..at + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
     match (be16(at), be16(at + 2)) {
         (Some(tpid), Some(tci)) if is_tag(tpid) && wire.len() >= MIN_TAGGED => {
-            (Some(Tag { tpid, tci }), [&wire[..at], &wire[at + VLAN_HLEN as usize..]].concat())
+            (Some(Tag::new(tpid, tci)), [&wire[..at], &wire[at + VLAN_HLEN as usize..]].concat())
         }
         _ => (None, wire.to_vec()),
     }
@@ -287,6 +287,6 @@ pub(crate) fn untag(wire: &[u8]) -> (Option<Tag>, Vec<u8>) {
 pub(crate) fn with_tag(bytes: &[u8], tag: Option<Tag>) -> Vec<u8> {
     match tag {
         None => bytes.to_vec(),
-        Some(tag) => [&bytes[..12], &tag.tpid.to_be_bytes(), &tag.tci.to_be_bytes(), &bytes[12..]].concat(),
+        Some(tag) => [&bytes[..12], &tag.tpid().to_be_bytes(), &tag.tci().to_be_bytes(), &bytes[12..]].concat(),
     }
 }

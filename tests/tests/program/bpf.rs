@@ -154,7 +154,7 @@ impl Prologue {
         let half = |word: usize| u16::try_from(ran.context[word]).map_err(io::Error::other);
         Ok(match ran.context[PRESENT] {
             0 => None,
-            _ => Some(Tag { tpid: u16::from_be(half(PROTO)?), tci: half(TCI)? }),
+            _ => Some(Tag::new(u16::from_be(half(PROTO)?), half(TCI)?)),
         })
     }
 
@@ -165,8 +165,8 @@ impl Prologue {
 
 fn prepare(context: &mut [u32; SKB_WORDS], tag: Option<Tag>) {
     if let Some(tag) = tag {
-        context[PRESENT] = u32::from(tag.tpid.to_be());
-        context[TCI] = u32::from(tag.tci);
+        context[PRESENT] = u32::from(tag.tpid().to_be());
+        context[TCI] = u32::from(tag.tci());
     }
 }
 

@@ -123,7 +123,7 @@ fn mtu(bench: &mut Bench) -> Result<()> {
     let limit = |world: World| world.port(THERE, |port| port.max_len = MAX);
     let (unaware, aware) = (|| limit(World::unaware()), || limit(World::aware()));
     let pushes = || aware().port(THERE, |port| set_bit(&mut port.untagged, PVID, false));
-    let push = Edit::Push(OuterTag { tpid: ETH_P_8021Q, tci: PVID });
+    let push = Edit::Push(OuterTag::new(ETH_P_8021Q, PVID));
     let (tagged, popped) = (&[Tag::q(TAGGED)][..], &[Tag::q(UNTAGGED)][..]);
     let rows = [
         fast("untagged, mtu + 18", unaware(), &sized(&[], 118), 0, Edit::Keep),
@@ -160,8 +160,8 @@ fn mtu(bench: &mut Bench) -> Result<()> {
 /// end in another VLAN there.
 fn gone(bench: &mut Bench) -> Result<()> {
     let away = |world: World| world.entry(TARGET, |row| row.slot = GONE);
-    let push = Edit::Push(OuterTag { tpid: ETH_P_8021Q, tci: PVID });
-    let retag = Edit::Retag(OuterTag { tpid: ETH_P_8021Q, tci: 5 << 13 | PVID });
+    let push = Edit::Push(OuterTag::new(ETH_P_8021Q, PVID));
+    let retag = Edit::Retag(OuterTag::new(ETH_P_8021Q, 5 << 13 | PVID));
     let pushes = || away(World::aware()).port(GONE, |port| set_bit(&mut port.untagged, PVID, false));
     let rows = [
         tc_only("unchanged", away(World::unaware()), &plain(&[]), 0, Edit::Keep),

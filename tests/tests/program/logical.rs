@@ -36,7 +36,7 @@ fn prepare(bench: &mut Bench) -> Result<u32> {
     let parent = bench.stranger;
     bench.tables.put_device(parent, PARENT)?;
     for tpid in [ETH_P_8021Q, ETH_P_8021AD] {
-        bench.tables.put_logical(logical_key(parent, OuterTag { tpid, tci: VLAN }), HERE)?;
+        bench.tables.put_logical(logical_key(parent, OuterTag::new(tpid, VLAN)), HERE)?;
     }
     Ok(parent)
 }
@@ -166,7 +166,7 @@ fn other_vlans(bench: &mut Bench) -> Result<()> {
         ensure!(got == Outcome { verdict: XDP_PASS, wire, counts: Counts::new() }, "xdp: {got:x?}");
     }
     // A logical port that is gone is one of them.
-    bench.tables.remove_logical(logical_key(parent, OuterTag { tpid: ETH_P_8021Q, tci: VLAN }))?;
+    bench.tables.remove_logical(logical_key(parent, OuterTag::new(ETH_P_8021Q, VLAN)))?;
     let wire = plain(&[Tag::q(VLAN)]);
     let got = bench.tc(&world, arrival(&wire, parent))??;
     ensure!((got.verdict, got.counts.is_empty()) == (TC_PASS, true), "{got:x?}");

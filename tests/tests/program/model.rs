@@ -50,10 +50,10 @@ pub(crate) fn tc(world: &World, slot: Option<u16>, wire: &[u8], gso: bool) -> Ou
         return tc_outcome(slot, None, wire, len, End::Slow(Reason::TagPlacement));
     };
     let end = match decision.verdict {
-        Verdict::Forward { edit, .. } => End::Fast(edit),
+        Verdict::Forward { leaves, .. } => End::Fast(Edit::between(untag(wire).0, leaves)),
         Verdict::Pass(reason) => End::Slow(reason),
     };
-    tc_outcome(slot, decision.fid, wire, len, end)
+    tc_outcome(slot, decision.fid.get(), wire, len, end)
 }
 
 /// An outcome of the tc program.
@@ -76,11 +76,12 @@ pub(crate) fn xdp(world: &World, slot: Option<u16>, wire: &[u8]) -> Outcome {
 fn xdp_end(world: &World, slot: Option<u16>, wire: &[u8]) -> Option<Outcome> {
     let slot = slot.filter(|_| leased(world))?;
     let decision = decision(world, slot, wire, false)?;
-    let Verdict::Forward { slot: out, flags, edit, .. } = decision.verdict else { return None };
+    let Verdict::Forward { slot: out, flags, leaves, .. } = decision.verdict else { return None };
     let is_virtual = world.ports[&slot].flags & port_flags::VIRTUAL_XDP != 0;
-    let leaves = edited(wire, edit);
+    let edit = Edit::between(untag(wire).0, leaves);
+    let edited = edited(wire, edit);
     let max_len = usize::try_from(world.ports[&out].max_len).ok()?;
-    if flags & port_flags::EGRESS_XDP == 0 || leaves.len() > max_len || !gains(wire, is_virtual) {
+    if flags & port_flags::EGRESS_XDP == 0 || edited.len() > max_len || !gains(wire, is_virtual) {
         return None;
     }
     let end = match (out, edit) {
@@ -88,7 +89,7 @@ fn xdp_end(world: &World, slot: Option<u16>, wire: &[u8]) -> Option<Outcome> {
         (GONE, edit) => End::Lost(edit),
         (_, edit) => End::Fast(edit),
     };
-    Some(xdp_outcome(slot, decision.fid, wire, end))
+    Some(xdp_outcome(slot, decision.fid.get(), wire, end))
 }
 
 /// An outcome of the XDP program, which counts only what it takes.

@@ -238,7 +238,7 @@ fn note(world: &mut World, slot: Option<u16>, wire: &[u8], gso: bool, outcome: &
         return;
     };
     let decision = decide(world, slot, &Frame { gso, ..frame });
-    match (decision.verdict, decision.fid) {
+    match (decision.verdict, decision.fid.get()) {
         (Verdict::Pass(Reason::Refresh), Some(fid)) => world.refreshed(fid, frame.src),
         (Verdict::Pass(Reason::SourceMoved), _) => world.cancel(decision.vid, frame.src),
         _ => {}

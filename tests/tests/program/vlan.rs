@@ -32,11 +32,11 @@ fn tagged_pvid(world: World) -> World {
 }
 
 fn q(tci: u16) -> OuterTag {
-    OuterTag { tpid: ETH_P_8021Q, tci }
+    OuterTag::new(ETH_P_8021Q, tci)
 }
 
 fn ad(tci: u16) -> OuterTag {
-    OuterTag { tpid: ETH_P_8021AD, tci }
+    OuterTag::new(ETH_P_8021AD, tci)
 }
 
 fn classification(bench: &mut Bench) -> Result<()> {

@@ -90,7 +90,7 @@ fn hand_over(bench: &mut Bench) -> Result<()> {
 const ROOM: usize = 256 - 40;
 
 fn headroom(bench: &mut Bench) -> Result<()> {
-    let push = Edit::Push(OuterTag { tpid: ETH_P_8021Q, tci: PVID });
+    let push = Edit::Push(OuterTag::new(ETH_P_8021Q, PVID));
     let pushes = World::aware().port(THERE, |port| set_bit(&mut port.untagged, PVID, false));
     let untagged = plain(&[]);
     let popped = plain(&[Tag::q(UNTAGGED)]);

@@ -37,7 +37,7 @@ fn a_vlan_port_is_served_on_the_device_below_both_ways() {
     let plan = plan_of(&stacked(), &config());
     let port = &plan.ports[&VLAN];
     assert_eq!(port.slow, None);
-    let tag = Tag { tpid: 0x8100, tci: 10 };
+    let tag = Tag::new(0x8100, 10);
     assert_eq!(port.parent, Some(Parent { ifindex: NIC, name: "eth0".into(), tag, leaves: true }));
     assert_eq!((port.entry.ifindex, port.entry.outer_tag(), port.entry.max_len), (NIC, Some(tag), 1418));
     assert_eq!(port.entry.flags & (INGRESS | EGRESS | EGRESS_XDP), INGRESS | EGRESS, "an old kernel's NIC and XDP");
@@ -238,6 +238,6 @@ fn two_bridges_share_the_device_below() {
     let [one, other] = [&plan.ports[&VLAN], &plan.ports[&20]];
     assert_eq!((one.device(VLAN), other.device(20)), (NIC, NIC));
     assert_ne!((one.slot, one.entry.fid_base), (other.slot, other.entry.fid_base));
-    assert_eq!(other.entry.outer_tag(), Some(Tag { tpid: 0x88a8, tci: 20 }));
+    assert_eq!(other.entry.outer_tag(), Some(Tag::new(0x88a8, 20)));
     assert_eq!(plan.devices.len(), 2, "the tap and the NIC");
 }
