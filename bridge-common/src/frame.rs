@@ -119,6 +119,18 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Nothing known yet.
+    pub const EMPTY: Frame = Frame {
+        dst: Mac::new([0; 6]),
+        src: Mac::new([0; 6]),
+        tag: None,
+        ethertype: 0,
+        len: 0,
+        gso: false,
+        neighbour_discovery: false,
+        untouched: false,
+    };
+
     /// Reads a frame whose tags are all in its bytes, as on the wire. `None` if it is too short for its own headers;
     /// `skb_vlan_untag` drops such frames.
     pub fn parse(bytes: &[u8]) -> Option<Frame> {

@@ -3,6 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64},
     macros::map,
@@ -21,6 +22,10 @@ use crate::{
     count::{Amount, add_sent, add_to},
     tables::changed,
 };
+
+/// Whether decisions are remembered; user space sets it to 0 where programs of one CPU may interrupt each other.
+#[unsafe(no_mangle)]
+static XBR_CACHE: Global<u32> = Global::new(1);
 
 /// The cells, [`FLOWS`] for each CPU; user space sets the size.
 #[map(name = "xbr_flows")]
@@ -71,9 +76,12 @@ pub(crate) fn cell(key: &FlowKey) -> Option<*mut Flow> {
 /// The cell of this key if the decision in it still stands.
 #[inline(always)]
 pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
+    if XBR_CACHE.load() == 0 {
+        return None;
+    }
     let cell = cell(key)?;
     // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each other:
-    // they run in its softirq. User space only reads, but for the counts of cells that serve no port.
+    // they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no port.
     let flow = unsafe { &mut *cell };
     let fits = flow.key.head == key.head && flow.key.middle == key.middle && flow.key.rest == key.rest;
     if !fits || flow.changed != changed() || tick().wrapping_sub(flow.tick) >= FLOW_TICKS {
@@ -82,8 +90,8 @@ pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
     (churn(flow.vid) == Some(flow.churn)).then_some(flow)
 }
 
-/// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB changes by VLAN: `tag` says in which it will be looked at, unless the decision sees it
-/// otherwise.
+/// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB
+/// changes by VLAN: `tag` says in which it will be looked at, unless the decision sees it otherwise.
 #[inline(always)]
 pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) -> Stamp {
     if is_ip && port.flags & (port_flags::CHECK_IPV4 | port_flags::CHECK_IPV6) != 0 {
@@ -117,7 +125,7 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
     let Some(key) = KEY.get_ptr(0) else { return };
     // SAFETY: the value belongs to this CPU.
     let key = unsafe { &*key };
-    if stamp.vid != found.vid || key.rest == 0 {
+    if XBR_CACHE.load() == 0 || stamp.vid != found.vid || key.rest == 0 {
         return;
     }
     let Some(cell) = cell(key) else { return };

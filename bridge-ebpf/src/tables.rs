@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Entry, Fid, Tables},
-    frame::{Frame, Tag},
+    frame::Tag,
     mac::Mac,
     maps::{
         FdbKey, FdbValue, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell,
@@ -55,21 +55,6 @@ static LEASE: Array<Lease> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Egress devices of the XDP program, by slot.
 #[map(name = "xbr_dev")]
 pub(crate) static DEVICES: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
-
-/// Cell 0: the frame at hand.
-#[map(name = "xbr_frame")]
-static FRAME: PerCpuArray<Frame> = PerCpuArray::with_max_entries(1, 0);
-
-/// A place for the frame at hand, to be written part by part.
-///
-/// Not in registers and not on the stack: the compiler holds the parts of a tag that is not there for arbitrary, and copies
-/// registers without a value, which the verifier refuses; here all of it has one. Nor does the verifier then tell apart the
-/// ways on which the frame was read.
-#[inline(always)]
-pub(crate) fn place_for_frame() -> Option<&'static mut Frame> {
-    // SAFETY: the value belongs to this CPU, and a program asks once.
-    FRAME.get_ptr_mut(0).map(|cell| unsafe { &mut *black_box(cell) })
-}
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, as of the last tick: the lease and the refresh need no better, and it is cheap.
 #[inline(always)]

@@ -74,12 +74,12 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         return TC_ACT_UNSPEC;
     }
     let Some(came_in) = KernelTables.port(slot) else { return TC_ACT_UNSPEC };
-    let Some(frame) = tables::place_for_frame() else { return TC_ACT_UNSPEC };
-    if let Err(reason) = parse(ctx, len, outer.is_some(), tables::checks_ip(came_in), frame) {
+    let mut frame = Frame::EMPTY;
+    if let Err(reason) = parse(ctx, len, outer.is_some(), tables::checks_ip(came_in), &mut frame) {
         count(slot, reason, Fid::NONE, len);
         return TC_ACT_UNSPEC;
     }
-    let frame: &Frame = frame;
+    let frame = &frame;
     let len = frame.len;
     let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
     let decision = decide(&KernelTables, slot, frame);

@@ -131,9 +131,9 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let slot = slot as u16;
     let skip = if outer.is_some() { VLAN_HLEN } else { 0 };
     let came_in = KernelTables.port(slot)?;
-    let frame = tables::place_for_frame()?;
-    let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), frame)?;
-    let frame: &Frame = frame;
+    let mut frame = Frame::EMPTY;
+    let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), &mut frame)?;
+    let frame = &frame;
     let is_virtual = came_in.flags & port_flags::VIRTUAL_XDP != 0;
     if !gains(packet, l3, frame, is_virtual) || is_virtual && at_odd_address(packet) {
         return None;

@@ -97,6 +97,8 @@ impl Programs {
             }
         };
         loader.override_global("XBR_SAMPLE", &sample, true);
+        let remembers = u32::from(!is_realtime());
+        loader.override_global("XBR_CACHE", &remembers, true);
         // What is not to be logged is no longer in the programs once the verifier has seen this constant.
         let level = log::max_level() as u8;
         loader.override_global(aya_log::LEVEL, &level, true);
@@ -135,6 +137,12 @@ impl Programs {
     pub fn ids(&self) -> BTreeSet<u32> {
         self.ebpf.programs().filter_map(|(_, program)| program.info().ok().map(|info| info.id())).collect()
     }
+}
+
+/// Whether this is a kernel with `PREEMPT_RT`: there, the softirqs of one CPU interrupt each other unless
+/// `PREEMPT_RT_NEEDS_BH_LOCK` forbids it, so what the programs keep per CPU is not theirs alone.
+fn is_realtime() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/version").is_ok_and(|version| version.contains("PREEMPT_RT"))
 }
 
 /// Cells of the flow cache, of all CPUs that there may be.
