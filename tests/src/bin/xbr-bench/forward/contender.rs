@@ -1,0 +1,286 @@
+//! Who forwards.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use xbr_tests::{
+    bpf::{self, Attached, steer},
+    measure::Reading,
+    wait,
+    xbr::Xbr,
+};
+
+use super::{
+    case::{Frames, Work},
+    stage::{IN, Middle, Stage, out},
+};
+
+/// How long a foreign contender that goes on running may take to be ready.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// A contender of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// The bridge alone
+    Bridge,
+    /// A tc program that redirects everything, without a look-up
+    Tc,
+    /// An XDP program that redirects everything, without a look-up
+    Xdp,
+    /// A tc program that hands everything to the other end of the veth
+    Peer,
+    /// macvlan in place of the bridge
+    Macvlan,
+    /// xbr, with XDP where frames come in as from a NIC
+    Xbr,
+    /// xbr with tc alone
+    XbrTc,
+    /// The bridge behind an empty tcx program
+    EmptyTcx,
+    /// The bridge behind an empty XDP program and an empty tcx program
+    EmptyXdp,
+    /// The bridge with br_netfilter, without rules
+    BrNetfilter,
+    /// The bridge with br_netfilter and a rule that asks for the connection
+    Rules,
+}
+
+/// A contender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// One of this program's.
+    Own(Kind),
+    /// A command of the user's.
+    Foreign {
+        /// Its name in the output.
+        name: String,
+        /// What attaches it.
+        command: String,
+    },
+}
+
+impl Kind {
+    /// The name in the output.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Tc => "bare tc",
+            Self::Xdp => "bare XDP",
+            Self::Peer => "redirect_peer",
+            Self::Macvlan => "macvlan",
+            Self::Xbr => "xbr",
+            Self::XbrTc => "xbr (tc)",
+            Self::EmptyTcx => "bridge + empty tcx",
+            Self::EmptyXdp => "bridge + empty XDP, tcx",
+            Self::BrNetfilter => "bridge + br_netfilter",
+            Self::Rules => "bridge + rules",
+        }
+    }
+
+    /// What it needs of the machine.
+    pub(crate) fn needs(self) -> Option<xbr_tests::probe::Need> {
+        use xbr_tests::probe::Need;
+        match self {
+            Self::Tc | Self::Peer | Self::EmptyTcx | Self::EmptyXdp => Some(Need::Tcx),
+            Self::Macvlan => Some(Need::Macvlan),
+            Self::BrNetfilter | Self::Rules => Some(Need::BrNetfilter),
+            Self::Bridge | Self::Xdp | Self::Xbr | Self::XbrTc => None,
+        }
+    }
+}
+
+impl Contender {
+    /// The name in the output.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Own(kind) => kind.name(),
+            Self::Foreign { name, .. } => name,
+        }
+    }
+
+    /// The stage that it needs.
+    pub(crate) fn middle(&self) -> Middle {
+        if *self == Self::Own(Kind::Macvlan) { Middle::Macvlan } else { Middle::Bridge }
+    }
+
+    /// Puts it in place.
+    pub(crate) fn attach(&self, stage: &Stage) -> Result<Attachment> {
+        let mut place = Attachment::default();
+        match self {
+            Self::Own(kind) => place.own(*kind, stage)?,
+            Self::Foreign { command, .. } => place.foreign = Some(Foreign::start(command, stage)?),
+        }
+        Ok(place)
+    }
+}
+
+/// A contender in its place; everything is taken away on drop.
+#[derive(Default)]
+pub(crate) struct Attachment {
+    programs: Vec<Attached>,
+    xbr: Option<(Xbr, Reading)>,
+    rules: Option<Rules>,
+    foreign: Option<Foreign>,
+}
+
+impl Attachment {
+    fn own(&mut self, kind: Kind, stage: &Stage) -> Result<()> {
+        let (host, to) = (stage.host(), out(0));
+        // What comes back from a receiver has to get through as well.
+        let both = !matches!(stage.work, Work::Frames(_));
+        let ways: &[(&str, &str)] = if both { &[(IN, &to), (&to, IN)] } else { &[(IN, &to)] };
+        for (from, to) in ways {
+            let program = host.enter(|| match kind {
+                Kind::Tc => steer::tc_redirect(from, to).map(Some),
+                Kind::Peer => steer::tc_redirect_peer(from, to).map(Some),
+                Kind::Xdp if stage.outs() > 1 => {
+                    let all: Vec<String> = (0..stage.outs()).map(out).collect();
+                    steer::xdp_redirect_by_address(from, &all).map(Some)
+                }
+                Kind::Xdp => steer::xdp_redirect(from, to).map(Some),
+                Kind::EmptyTcx => bpf::tcx_pass(from).map(Some),
+                Kind::EmptyXdp => bpf::xdp_pass(from).map(Some),
+                _ => Ok(None),
+            })??;
+            self.programs.extend(program);
+            if kind == Kind::EmptyXdp {
+                self.programs.push(host.enter(|| bpf::tcx_pass(from))??);
+            }
+        }
+        match kind {
+            Kind::Xbr | Kind::XbrTc => self.xbr = Some(start_xbr(kind, stage)?),
+            Kind::BrNetfilter => self.rules = Some(Rules::new(stage, &[])?),
+            Kind::Rules => {
+                self.rules = Some(Rules::new(
+                    stage,
+                    &[
+                        "nft add table ip bench",
+                        "nft add chain ip bench forward { type filter hook forward priority 0 ; }",
+                        "nft add rule ip bench forward ct state new,established counter accept",
+                    ],
+                )?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// An error unless the frames since the start took the path that the case is about.
+    pub(crate) fn check(&self, stage: &Stage) -> Result<()> {
+        let Some((xbr, before)) = &self.xbr else { return Ok(()) };
+        let ports = before.since(xbr)?;
+        let delta = ports.get(IN).with_context(|| format!("xbr does not know port {IN}"))?;
+        let refused = || format!("the figure of xbr is refused: {}", xbr.summary());
+        if let Work::Frames(Frames { known: false, .. }) = stage.work {
+            let passed = delta.reasons.get("destination_unknown").copied().unwrap_or(0);
+            ensure!(delta.fast == 0 && passed > 0, "{delta:?}: {}", refused());
+            return Ok(());
+        }
+        delta.steady(100).with_context(refused)
+    }
+
+    /// Takes it away in order.
+    pub(crate) fn detach(mut self) -> Result<()> {
+        self.xbr.take().map_or(Ok(()), |(xbr, _)| xbr.stop())
+    }
+}
+
+/// Starts the daemon as a user would.
+fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
+    let mut words = vec!["br0".to_owned()];
+    let Work::Frames(frames) = stage.work else {
+        let xbr = Xbr::start(stage.host(), &["br0"])?;
+        xbr.wait_accelerated(IN)?;
+        xbr.wait_accelerated(&out(0))?;
+        let before = Reading::take(&xbr)?;
+        return Ok((xbr, before));
+    };
+    if kind == Kind::Xbr {
+        words.extend(["--hook".to_owned(), format!("{IN}=xdp")]);
+    }
+    if frames.addresses > 30_000 {
+        words.extend(["--fdb-size".to_owned(), (frames.addresses * 2).next_power_of_two().to_string()]);
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let xbr = Xbr::start(stage.host(), &words)?;
+    xbr.wait_accelerated(IN)?;
+    let wanted = if frames.known { u64::from(frames.addresses) + 1 } else { 1 };
+    wait::until("the FDB in xbr's tables", Duration::from_mins(2), || {
+        let entries = xbr.status()?["bridges"][0]["fdb_entries"].as_u64().unwrap_or(0);
+        Ok(entries >= wanted)
+    })?;
+    let before = Reading::take(&xbr)?;
+    Ok((xbr, before))
+}
+
+/// `br_netfilter` on, with or without rules, in a namespace.
+struct Rules(std::sync::Arc<xbr_tests::netns::Netns>);
+
+impl Rules {
+    fn new(stage: &Stage, lines: &[&str]) -> Result<Self> {
+        let rules = Self(stage.host().clone());
+        rules.0.sysctl("bridge/bridge-nf-call-iptables", "1")?;
+        lines.iter().try_for_each(|line| rules.0.cmd(line).map(drop))?;
+        Ok(rules)
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        // The namespace ends soon anyway.
+        drop(self.0.output("nft flush ruleset"));
+        drop(self.0.sysctl("bridge/bridge-nf-call-iptables", "0"));
+    }
+}
+
+/// A command of the user's, and everything that it started.
+struct Foreign(Child);
+
+impl Foreign {
+    /// Runs it in the host's namespace. It may attach something and end, or go on running.
+    fn start(command: &str, stage: &Stage) -> Result<Self> {
+        let child = Command::new("ip")
+            .args(["netns", "exec", stage.host().name(), "sh", "-c", command])
+            .env("BRIDGE", "br0")
+            .env("PORT_IN", IN)
+            .env("PORT_OUT", out(0))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot run `{command}`"))?;
+        let mut foreign = Self(child);
+        let start = Instant::now();
+        while start.elapsed() < SETTLE {
+            match foreign.0.try_wait()? {
+                Some(status) if status.success() => break,
+                Some(status) => bail!("`{command}` ended with {status}: it has to attach, and end with 0 or go on"),
+                None => sleep(Duration::from_millis(50)),
+            }
+        }
+        Ok(foreign)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.0.id().cast_signed());
+        // It may have ended by itself.
+        let _ = killpg(group, Signal::SIGTERM);
+        let start = Instant::now();
+        while start.elapsed() < SETTLE && self.0.try_wait().is_ok_and(|status| status.is_none()) {
+            sleep(Duration::from_millis(20));
+        }
+        let _ = killpg(group, Signal::SIGKILL);
+        drop(self.0.wait());
+    }
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask bench instructions`: instructions per frame, counted by an emulated processor.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+
+use super::program;
+use crate::{lab::code, proc, setup::kernel::Kernel, test::binaries, vm::Vm};
+
+/// Arguments of `cargo xtask bench instructions`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Series of the kernel
+    #[arg(long, value_enum, default_value = "6.12")]
+    kernel: Kernel,
+    /// Minutes until the virtual machine is killed
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
+    /// Options of the counting program; `-- --help` shows them
+    #[arg(last = true)]
+    words: Vec<String>,
+}
+
+/// Runs `cargo xtask bench instructions`.
+pub(super) fn main(args: &Args) -> Result<ExitCode> {
+    let programs = binaries::release()?;
+    let vm = machine(args.kernel, &programs, Duration::from_mins(args.minutes));
+    let words: Vec<String> =
+        [program(&programs)?, "instructions"].map(str::to_owned).into_iter().chain(args.words.iter().cloned()).collect();
+    let ended = vm.run(&proc::repo(), &words, std::io::stdout(), std::io::stderr())?;
+    ended.report();
+    Ok(code(ended.code))
+}
+
+/// A virtual machine whose clock counts instructions.
+fn machine(kernel: Kernel, programs: &[(String, String)], limit: Duration) -> Vm {
+    // Its clock runs ahead while it waits for files of the host: time limits mean nothing there.
+    let patience = ("XBR_TEST_SLOWNESS".to_owned(), "1000".to_owned());
+    Vm {
+        kernel,
+        cpus: 1,
+        memory: "2G".to_owned(),
+        timeout: Some(limit),
+        tty: false,
+        counted: true,
+        out: None,
+        env: programs.iter().cloned().chain([patience]).collect(),
+    }
+}
