@@ -181,7 +181,7 @@ impl Args {
         let mut best: Option<(Sample, Option<[u32; 2]>)> = None;
         for _ in 0..=RETAKES {
             stage.teach()?;
-            let place = contender.attach(stage)?;
+            let place = contender.attach(stage, sink)?;
             let turn = turn(stage, sink, processor, Duration::from_secs_f64(self.seconds))?;
             place.check(stage)?;
             place.detach()?;

@@ -97,17 +97,18 @@ impl Case {
 
     /// All of them, the most telling ones first.
     pub(crate) fn all() -> Vec<Self> {
-        use Kind::{BrNetfilter, Bridge, EmptyTcx, EmptyXdp, Macvlan, Peer, Rules, Tc, Xbr, XbrTc, Xdp};
+        use Kind::{BrNetfilter, Bridge, EmptyTcx, Floor, EmptyXdp, Macvlan, Peer, Rules, Tc, Xbr, XbrTc, Xdp};
         let drop = Frames::to(End::Drop);
         let frames = |frames: Frames| Work::Frames(frames);
-        let nic = [Bridge, Tc, Xdp, XbrTc, Xbr];
+        let nic = [Bridge, Tc, Xdp, XbrTc, Xbr, Floor];
+        let tap = [Bridge, Tc, Xdp, XbrTc, Xbr];
         let container = [Bridge, Tc, Peer, Xdp, Macvlan, Xbr];
         let streams = [Bridge, Tc, Peer, Macvlan, Xbr];
         let table = [Bridge, Tc, Xdp, Xbr];
         let mut cases = vec![
             Self::new("nic64", frames(drop), &nic),
             Self::new("nic1514", frames(Frames { len: 1514, ..drop }), &nic),
-            Self::new("nic-tap", frames(Frames::to(End::Tap)), &nic),
+            Self::new("nic-tap", frames(Frames::to(End::Tap)), &tap),
             Self::new("nic-container", frames(Frames::to(End::Stack)), &[Bridge, Tc, Peer, Xdp, Macvlan, XbrTc, Xbr]),
             Self::new("udp18", Work::Udp(18, Vlans::None), &container),
             Self::new("udp1400", Work::Udp(1400, Vlans::None), &container),

@@ -21,6 +21,7 @@ use xbr_tests::{
 
 use super::{
     case::{Frames, Work},
+    frames::Sink,
     stage::{IN, Middle, Stage, out},
 };
 
@@ -30,6 +31,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// A contender of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
+    /// Nobody: frames are counted and dropped where they come in
+    Floor,
     /// The bridge alone
     Bridge,
     /// A tc program that redirects everything, without a look-up
@@ -72,6 +75,7 @@ impl Kind {
     /// The name in the output.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Floor => "drop at once",
             Self::Bridge => "bridge",
             Self::Tc => "bare tc",
             Self::Xdp => "bare XDP",
@@ -93,7 +97,7 @@ impl Kind {
             Self::Tc | Self::Peer | Self::EmptyTcx | Self::EmptyXdp => Some(Need::Tcx),
             Self::Macvlan => Some(Need::Macvlan),
             Self::BrNetfilter | Self::Rules => Some(Need::BrNetfilter),
-            Self::Bridge | Self::Xdp | Self::Xbr | Self::XbrTc => None,
+            Self::Floor | Self::Bridge | Self::Xdp | Self::Xbr | Self::XbrTc => None,
         }
     }
 }
@@ -112,10 +116,15 @@ impl Contender {
         if *self == Self::Own(Kind::Macvlan) { Middle::Macvlan } else { Middle::Bridge }
     }
 
-    /// Puts it in place.
-    pub(crate) fn attach(&self, stage: &Stage) -> Result<Attachment> {
+    /// Puts it in place; a floor counts in the sink.
+    pub(crate) fn attach(&self, stage: &Stage, sink: &Sink) -> Result<Attachment> {
         let mut place = Attachment::default();
         match self {
+            Self::Own(Kind::Floor) => {
+                let nic = matches!(stage.work, Work::Frames(_));
+                let drop = if nic { steer::xdp_sink } else { steer::tc_sink };
+                place.programs.push(stage.host().enter(|| drop(IN, &sink.counter))??);
+            }
             Self::Own(kind) => place.own(*kind, stage)?,
             Self::Foreign { command, .. } => place.foreign = Some(Foreign::start(command, stage)?),
         }

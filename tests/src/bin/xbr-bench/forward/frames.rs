@@ -30,7 +30,8 @@ use super::{
 /// What counts at the end of a stage, as long as the stage is there.
 pub(crate) struct Sink {
     _programs: Vec<Attached>,
-    counter: Arc<Counter>,
+    /// The count.
+    pub(crate) counter: Arc<Counter>,
 }
 
 impl Sink {
