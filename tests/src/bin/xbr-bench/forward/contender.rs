@@ -2,7 +2,9 @@
 
 use std::{
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -15,8 +17,10 @@ use nix::{
 use xbr_tests::{
     bpf::{self, Attached, steer},
     measure::Reading,
+    netns::Netns,
+    probe::Need,
     wait,
-    xbr::Xbr,
+    xbr::{RunDir, Xbr},
 };
 
 use super::{
@@ -27,6 +31,8 @@ use super::{
 
 /// How long a foreign contender that goes on running may take to be ready.
 const SETTLE: Duration = Duration::from_secs(3);
+/// How long xbr may take to read a large FDB.
+const MANY: Duration = Duration::from_mins(3);
 
 /// A contender of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -91,8 +97,7 @@ impl Kind {
     }
 
     /// What it needs of the machine.
-    pub(crate) fn needs(self) -> Option<xbr_tests::probe::Need> {
-        use xbr_tests::probe::Need;
+    pub(crate) fn needs(self) -> Option<Need> {
         match self {
             Self::Tc | Self::Peer | Self::EmptyTcx | Self::EmptyXdp => Some(Need::Tcx),
             Self::Macvlan => Some(Need::Macvlan),
@@ -220,10 +225,20 @@ fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
         words.extend(["--fdb-size".to_owned(), (frames.addresses * 2).next_power_of_two().to_string()]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let xbr = Xbr::start(stage.host(), &words)?;
+    let xbr = if frames.addresses > 30_000 {
+        let mut xbr = Xbr::spawn(stage.host(), &words, Arc::new(RunDir::new()?))?;
+        let start = Instant::now();
+        // Its patience is for small tables.
+        while let Err(error) = xbr.wait_ready() {
+            ensure!(start.elapsed() < MANY && Path::new(&format!("/proc/{}/fd/0", xbr.pid())).exists(), error);
+        }
+        xbr
+    } else {
+        Xbr::start(stage.host(), &words)?
+    };
     xbr.wait_accelerated(IN)?;
     let wanted = if frames.known { u64::from(frames.addresses) + 1 } else { 1 };
-    wait::until("the FDB in xbr's tables", Duration::from_mins(2), || {
+    wait::until("the FDB in xbr's tables", MANY, || {
         let entries = xbr.status()?["bridges"][0]["fdb_entries"].as_u64().unwrap_or(0);
         Ok(entries >= wanted)
     })?;
@@ -232,7 +247,7 @@ fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
 }
 
 /// `br_netfilter` on, with or without rules, in a namespace.
-struct Rules(std::sync::Arc<xbr_tests::netns::Netns>);
+struct Rules(Arc<Netns>);
 
 impl Rules {
     fn new(stage: &Stage, lines: &[&str]) -> Result<Self> {

@@ -6,12 +6,16 @@
 //! ```
 
 use std::{
+
     fs::File,
     io::Write as _,
     net::Ipv4Addr,
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::sleep,
     time::Duration,
 };
@@ -71,6 +75,8 @@ pub(crate) struct Stage {
     pub(crate) work: Work,
     /// The thread that takes frames from [`IN`], where that is a NIC.
     pub(crate) napi: Option<i32>,
+    /// Whether the bridge knows many addresses already.
+    taught: AtomicBool,
     /// The file of the target's tap.
     pub(crate) tap: Option<Arc<File>>,
     /// The sender's namespace.
@@ -86,7 +92,7 @@ impl Stage {
     pub(crate) fn new(work: Work, middle: Middle, processor: Option<Processor>) -> Result<Self> {
         let net = Net::new()?;
         let (source, target) = (net.space("source")?, net.space("target")?);
-        let mut stage = Self { work, napi: None, tap: None, source, target, net };
+        let mut stage = Self { work, napi: None, taught: AtomicBool::new(false), tap: None, source, target, net };
         let known: Vec<i32> = kernel_threads(&format!("napi/{IN}-"))?;
         stage.quiet_netfilter()?;
         match middle {
@@ -132,7 +138,10 @@ impl Stage {
 
     fn bridge(&mut self) -> Result<()> {
         let filtering = self.work.vlans() != Vlans::None;
-        self.net.bridge("br0", if filtering { "vlan_filtering 1 vlan_default_pvid 0" } else { "" })?;
+        let vlans = if filtering { "vlan_filtering 1 vlan_default_pvid 0" } else { "" };
+        // Centiseconds: a day where there are many addresses to learn, else the default.
+        let many = matches!(self.work, Work::Frames(Frames { addresses: 2.., .. }));
+        self.net.bridge("br0", &format!("{vlans} ageing_time {}", if many { 8_640_000 } else { 30_000 }))?;
         let mut lines = vec![
             format!("link add {IN} type veth peer name eth0 address {} netns {}", mac(SOURCE), self.source.name()),
             format!("link set {IN} master br0 up"),
@@ -274,7 +283,8 @@ impl Stage {
             return (&**tap).write_all(&frame).context("write to the tap");
         }
         if frames.ports == 1 && frames.addresses > 1 {
-            return self.teach_many(frames.addresses);
+            // They do not age while it is measured.
+            return if self.taught.swap(true, Ordering::Relaxed) { Ok(()) } else { self.teach_many(frames.addresses) };
         }
         (0..frames.ports)
             .try_for_each(|number| Sender::open(&self.target, &format!("eth{number}"))?.send(&bytes(target(number))))

@@ -106,6 +106,8 @@ fn one_byte(stream: &mut TcpStream, stop: &AtomicBool) -> Result<bool> {
         match stream.read(&mut [0]) {
             Ok(length) => return Ok(length == 1),
             Err(error) if again(&error) => {}
+            // The other side ended while an answer was on its way.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
             Err(error) => return Err(error).context("receive TCP"),
         }
     }
