@@ -1,13 +1,18 @@
 //! Programs that do nothing but send frames on, and programs that count what arrives and drop it: the limits that a
 //! measurement compares with, and its end.
 
-use std::os::fd::AsRawFd as _;
+use std::{
+    ffi::CString,
+    fs,
+    os::fd::{AsRawFd as _, OwnedFd},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    ATTACH_XDP, Attached, EXIT, TCX_INGRESS, TYPE_SCHED_CLS, TYPE_XDP, XDP_NATIVE,
+    ATTACH_XDP, Attached, Attr, EXIT, TCX_INGRESS, TYPE_SCHED_CLS, TYPE_XDP, XDP_NATIVE,
     asm::{
         REDIRECT, REDIRECT_MAP, REDIRECT_PEER, add, big_endian, copy, first_cell, if_greater, if_zero, load32, load64,
         map, store64,
@@ -16,6 +21,9 @@ use super::{
     cells::{Counter, devices},
     load, mov,
 };
+use crate::netns::run;
+
+const OBJ_PIN: libc::c_long = 6;
 
 /// `TC_ACT_SHOT`.
 const TC_SHOT: i32 = 2;
@@ -68,8 +76,29 @@ fn redirect(helper: i32, to: &str) -> Result<[u64; 4]> {
     Ok([mov(1, i32::try_from(if_nametoindex(to)?)?), mov(2, 0), call(helper), EXIT])
 }
 
+/// Before kernel 6.6 the program is put on clsact, and stays until the device goes.
 fn tc(dev: &str, program: &[u64]) -> Result<Attached> {
-    attach(dev, &load(TYPE_SCHED_CLS, program)?, TCX_INGRESS, 0).with_context(|| format!("tcx on {dev}"))
+    let program = load(TYPE_SCHED_CLS, program)?;
+    if crate::probe::kernel().is_some_and(|version| version >= (6, 6)) {
+        return attach(dev, &program, TCX_INGRESS, 0).with_context(|| format!("tcx on {dev}"));
+    }
+    clsact(dev, &program).with_context(|| format!("clsact on {dev}"))?;
+    Ok(Attached { _link: program })
+}
+
+fn clsact(dev: &str, program: &OwnedFd) -> Result<()> {
+    let path = format!("/sys/fs/bpf/xbr-t-{}-{}", std::process::id(), program.as_raw_fd());
+    let name = CString::new(path.as_str())?;
+    let mut attr = Attr::new();
+    attr.pointer(0, name.as_ptr());
+    attr.0[2] = program.as_raw_fd().cast_unsigned();
+    attr.call(OBJ_PIN).with_context(|| path.clone())?;
+    let run = |line: String| run(Command::new("tc").args(line.split(' '))).map(drop);
+    // There may be one already.
+    drop(run(format!("qdisc add dev {dev} clsact")));
+    let added = run(format!("filter add dev {dev} ingress bpf da object-pinned {path}"));
+    fs::remove_file(&path).with_context(|| path.clone())?;
+    added
 }
 
 /// Counts what `dev` of this thread's namespace receives, and drops it in the driver.

@@ -8,15 +8,15 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, sync::Poi
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-mod case;
-mod contender;
-mod frames;
+pub(crate) mod case;
+pub(crate) mod contender;
+pub(crate) mod frames;
 mod load;
 mod plot;
 mod processor;
-mod report;
+pub(crate) mod report;
 mod sample;
-mod stage;
+pub(crate) mod stage;
 mod streams;
 
 use self::{
@@ -28,9 +28,6 @@ use self::{
     sample::{Sample, measure},
     stage::{IN, Middle, Stage},
 };
-
-/// How often a round that was hit from outside is taken again.
-const RETAKES: usize = 3;
 
 /// Options of `xbr-bench forward`.
 #[derive(clap::Args)]
@@ -51,6 +48,9 @@ pub(crate) struct Args {
     /// Seconds of each turn
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     seconds: f64,
+    /// How often a turn is taken again while others have more than 5 % of the processor, or the hypervisor takes it
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=100))]
+    retakes: u32,
     /// Write everything as JSON to this file; - is standard output, without the tables
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -179,7 +179,7 @@ impl Args {
         row: &mut Row,
     ) -> Result<()> {
         let mut best: Option<(Sample, Option<[u32; 2]>)> = None;
-        for _ in 0..=RETAKES {
+        for _ in 0..=self.retakes {
             stage.teach()?;
             let place = contender.attach(stage, sink)?;
             let turn = turn(stage, sink, processor, Duration::from_secs_f64(self.seconds))?;
@@ -195,7 +195,7 @@ impl Args {
         }
         let (sample, times) = best.context("no turn")?;
         if sample.is_hit() {
-            row.retaken -= 1;
+            row.retaken = row.retaken.saturating_sub(1);
             row.disturbed += 1;
         }
         row.costs.push(sample.cost);

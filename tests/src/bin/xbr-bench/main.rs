@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod coherence;
 mod forward;
+mod instructions;
 
 /// Measurements on bridges in network namespaces.
 #[derive(Parser)]
@@ -21,6 +22,8 @@ enum Verb {
     Coherence(coherence::Args),
     /// What a frame costs, by contender: bridge, bare redirects, macvlan, xbr
     Forward(forward::Args),
+    /// Instructions per frame, in a virtual machine whose clock counts them
+    Instructions(instructions::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let result = match &verb {
         Verb::Coherence(args) => coherence::run(args).map(|()| ExitCode::SUCCESS),
         Verb::Forward(args) => forward::run(args),
+        Verb::Instructions(args) => instructions::run(args),
     };
     match result {
         Ok(code) => code,

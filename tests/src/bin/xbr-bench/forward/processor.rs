@@ -20,11 +20,6 @@ impl Processor {
         Ok(Self(last.context("no processor may be used")?))
     }
 
-    /// Its number.
-    pub(crate) fn number(self) -> usize {
-        self.0
-    }
-
     /// Keeps this thread, and those that it starts, away from the processor, if there is another one.
     pub(crate) fn avoid(self) -> Result<()> {
         let mut others = sched_getaffinity(Pid::from_raw(0)).context("processors of this thread")?;

@@ -20,8 +20,6 @@ const TOLERATED: f64 = 0.05;
 pub(crate) struct Sample {
     /// Nanoseconds of processor time per unit.
     pub(crate) cost: f64,
-    /// Units that arrived.
-    pub(crate) units: u64,
     /// Share of the processor that neither the measured threads nor the load had, or that the hypervisor took, 0 to 1.
     pub(crate) others: f64,
 }
@@ -67,7 +65,6 @@ pub(crate) fn measure(load: &Load, processor: Processor, time: Duration) -> Resu
     let stolen = (after.stolen - before.stolen) as f64;
     Ok(Sample {
         cost: measured / units as f64,
-        units,
         others: ((wall - known).max(0.0) / wall).max(stolen / wall),
     })
 }
