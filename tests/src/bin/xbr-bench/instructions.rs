@@ -38,8 +38,8 @@ pub(crate) struct Args {
     /// Only this contender (repeatable)
     #[arg(long = "only", value_name = "CONTENDER", value_enum)]
     only: Vec<Kind>,
-    /// xbr alone; an error unless each figure is within 2 % of the committed one
-    #[arg(long)]
+    /// xbr alone, in the cases that have a committed figure; an error unless each is within 2 % of it
+    #[arg(long, conflicts_with = "only")]
     check: bool,
     /// Write everything as JSON to this file
     #[arg(long, value_name = "FILE")]
@@ -73,8 +73,9 @@ fn cases() -> Vec<Case> {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(counts(), "this machine's clock does not count instructions: use cargo xtask bench instructions");
     let chosen = |case: &Case| args.cases.is_empty() || args.cases.iter().any(|name| case.name.starts_with(name));
-    let cases: Vec<Case> = cases().into_iter().filter(chosen).collect();
-    ensure!(!cases.is_empty(), "no case begins so: use one of {}", names(&self::cases()));
+    let known = |case: &Case| !args.check || known::figure(probe::kernel(), &case.name).is_some();
+    let cases: Vec<Case> = cases().into_iter().filter(|case| chosen(case) && known(case)).collect();
+    ensure!(!cases.is_empty(), "no such case, or none with a committed figure: use one of {}", names(&self::cases()));
     let origin = Origin::here()?;
     println!("{}\n\n| case | contender | instructions per frame | pairs of runs, min–max |", origin.line());
     println!("| --- | --- | --- | --- |");

@@ -215,8 +215,7 @@ fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
         let xbr = Xbr::start(stage.host(), &["br0"])?;
         xbr.wait_accelerated(IN)?;
         xbr.wait_accelerated(&out(0))?;
-        let before = Reading::take(&xbr)?;
-        return Ok((xbr, before));
+        return known(xbr, 2);
     };
     if kind == Kind::Xbr {
         words.extend(["--hook".to_owned(), format!("{IN}=xdp")]);
@@ -238,9 +237,13 @@ fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
     };
     xbr.wait_accelerated(IN)?;
     let wanted = if frames.known { u64::from(frames.addresses) + 1 } else { 1 };
+    known(xbr, wanted)
+}
+
+/// Waits until so many FDB entries are in xbr's tables.
+fn known(xbr: Xbr, wanted: u64) -> Result<(Xbr, Reading)> {
     wait::until("the FDB in xbr's tables", MANY, || {
-        let entries = xbr.status()?["bridges"][0]["fdb_entries"].as_u64().unwrap_or(0);
-        Ok(entries >= wanted)
+        Ok(xbr.status()?["bridges"][0]["fdb_entries"].as_u64().unwrap_or(0) >= wanted)
     })?;
     let before = Reading::take(&xbr)?;
     Ok((xbr, before))

@@ -96,7 +96,7 @@ impl Stage {
         let known: Vec<i32> = kernel_threads(&format!("napi/{IN}-"))?;
         stage.quiet_netfilter()?;
         match middle {
-            Middle::Bridge => stage.bridge()?,
+            Middle::Bridge => stage.bridge(processor.is_none())?,
             Middle::Macvlan => stage.macvlan()?,
         }
         if middle == Middle::Bridge {
@@ -136,12 +136,13 @@ impl Stage {
         Ok(())
     }
 
-    fn bridge(&mut self) -> Result<()> {
+    /// `counted`: the clock counts instructions, and runs ahead while the processor is idle.
+    fn bridge(&mut self, counted: bool) -> Result<()> {
         let filtering = self.work.vlans() != Vlans::None;
         let vlans = if filtering { "vlan_filtering 1 vlan_default_pvid 0" } else { "" };
-        // Centiseconds: a day where there are many addresses to learn, else the default.
-        let many = matches!(self.work, Work::Frames(Frames { addresses: 2.., .. }));
-        self.net.bridge("br0", &format!("{vlans} ageing_time {}", if many { 8_640_000 } else { 30_000 }))?;
+        // Centiseconds: a day where there are many addresses to learn or the clock runs ahead, else the default.
+        let long = counted || matches!(self.work, Work::Frames(Frames { addresses: 2.., .. }));
+        self.net.bridge("br0", &format!("{vlans} ageing_time {}", if long { 8_640_000 } else { 30_000 }))?;
         let mut lines = vec![
             format!("link add {IN} type veth peer name eth0 address {} netns {}", mac(SOURCE), self.source.name()),
             format!("link set {IN} master br0 up"),
