@@ -67,7 +67,8 @@ fn every_contender_has_a_figure() -> Result<()> {
 
 fn one_that_loses_frames_is_refused() -> Result<()> {
     let lossy = "lossy=tc qdisc replace dev $PORT_OUT root tbf rate 1mbit burst 10k limit 10k";
-    let args = ["--case", "nic64", "--only", "bridge", "--rounds", "1", "--seconds", "0.05", "--retakes", "0", "--json", "-"];
+    let args =
+        ["--case", "nic64", "--only", "bridge", "--rounds", "1", "--seconds", "0.05", "--retakes", "0", "--json", "-"];
     let (out, err, success) = bench(&[&args[..], &["--contender", lossy]].concat())?;
     ensure!(!success && err.contains("frames arrived"), "{err}{out}");
     let report: Value = serde_json::from_str(&out).with_context(|| out.clone())?;

@@ -25,8 +25,11 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args) -> Result<ExitCode> {
     let programs = binaries::release()?;
     let vm = machine(args.kernel, &programs, Duration::from_mins(args.minutes));
-    let words: Vec<String> =
-        [program(&programs)?, "instructions"].map(str::to_owned).into_iter().chain(args.words.iter().cloned()).collect();
+    let words: Vec<String> = [program(&programs)?, "instructions"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(args.words.iter().cloned())
+        .collect();
     let ended = vm.run(&proc::repo(), &words, std::io::stdout(), std::io::stderr())?;
     ended.report();
     Ok(code(ended.code))

@@ -4,7 +4,9 @@
 //! machine does. Where frames come in as from a NIC, that thread is the NAPI thread of the port, which runs before all
 //! others on the processor of the generator. Between containers it is the sender's. Contenders take turns.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, sync::PoisonError, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeMap, fs, path::PathBuf, process::ExitCode, sync::PoisonError, thread::sleep, time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -38,8 +40,8 @@ pub(crate) struct Args {
     /// Only this contender (repeatable), the bridge beside
     #[arg(long = "only", value_name = "CONTENDER", value_enum)]
     only: Vec<Kind>,
-    /// Another contender (repeatable): a shell command that attaches it in the namespace of $BRIDGE, where frames come
-    /// in at $PORT_IN and leave by $PORT_OUT; it ends with 0, or goes on running until it gets SIGTERM
+    /// Another contender (repeatable): a shell command that attaches it in the namespace of the bridge `$BRIDGE`, where
+    /// frames come in at `$PORT_IN` and leave by `$PORT_OUT`; it ends with 0, or goes on running until it gets SIGTERM
     #[arg(long = "contender", value_name = "NAME=ATTACH_CMD", value_parser = foreign)]
     contenders: Vec<Contender>,
     /// Rounds; every contender has one turn in each
@@ -228,7 +230,7 @@ const DELIVERED: f64 = 0.99;
 fn turn(stage: &Stage, sink: &Sink, processor: Processor, time: Duration) -> Result<(Sample, Option<[u32; 2]>)> {
     let came_in = || match stage.work {
         Work::Frames(_) => stage.host().link_counter(IN, "rx", "packets"),
-        _ => Ok(0),
+        Work::Udp(..) | Work::Tcp(_) | Work::Requests => Ok(0),
     };
     let before = came_in()?;
     let mut load = match &stage.work {
@@ -242,10 +244,7 @@ fn turn(stage: &Stage, sink: &Sink, processor: Processor, time: Duration) -> Res
     load.stop()?;
     sleep(Duration::from_millis(10));
     let (arrived, came_in) = ((load.arrived)()? - begin, came_in()? - before);
-    ensure!(
-        came_in == 0 || arrived as f64 >= DELIVERED * came_in as f64,
-        "only {arrived} of {came_in} frames arrived"
-    );
+    ensure!(came_in == 0 || arrived as f64 >= DELIVERED * came_in as f64, "only {arrived} of {came_in} frames arrived");
     let times = load.times.map(|times| {
         let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
         times.sort_unstable();

@@ -51,11 +51,8 @@ fn cases() -> Vec<Case> {
     use Kind::{Bridge, Macvlan, Peer, Tc, Xbr, Xdp};
     let veth = |vlans| Work::Frames(Frames { vlans, ..Frames::to(End::Drop) });
     let udp = |vlans| Work::Udp(18, vlans);
-    let case = |name: &str, work, contenders: &[Kind]| Case {
-        name: name.to_owned(),
-        work,
-        contenders: contenders.to_vec(),
-    };
+    let case =
+        |name: &str, work, contenders: &[Kind]| Case { name: name.to_owned(), work, contenders: contenders.to_vec() };
     vec![
         case("xdp-veth", veth(Vlans::None), &[Bridge, Tc, Xdp, Xbr]),
         case("xdp-container", Work::Frames(Frames::to(End::Stack)), &[Bridge, Tc, Peer, Xdp, Macvlan, Xbr]),
@@ -102,7 +99,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let all = json!({ "command": origin.command, "kernel": origin.kernel, "date": origin.date, "figures": rows });
         fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    faults.iter().for_each(|fault| eprintln!("xbr-bench: {fault}"));
+    for fault in &faults {
+        eprintln!("xbr-bench: {fault}");
+    }
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -144,7 +143,11 @@ impl Args {
         let floor = slope(Kind::Floor, case, &mut bridge)?;
         let net = |kind: Kind, bridge: &mut Option<Place>| {
             let gross = slope(kind, case, bridge)?;
-            Ok(Figure { median: gross.median - floor.median, min: gross.min - floor.median, max: gross.max - floor.median })
+            Ok(Figure {
+                median: gross.median - floor.median,
+                min: gross.min - floor.median,
+                max: gross.max - floor.median,
+            })
         };
         Ok(case.contenders.iter().filter(asked).map(|kind| (kind.name(), net(*kind, &mut bridge))).collect())
     }

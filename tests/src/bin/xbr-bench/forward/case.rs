@@ -97,7 +97,7 @@ impl Case {
 
     /// All of them, the most telling ones first.
     pub(crate) fn all() -> Vec<Self> {
-        use Kind::{BrNetfilter, Bridge, EmptyTcx, Floor, EmptyXdp, Macvlan, Peer, Rules, Tc, Xbr, XbrTc, Xdp};
+        use Kind::{BrNetfilter, Bridge, EmptyTcx, EmptyXdp, Floor, Macvlan, Peer, Rules, Tc, Xbr, XbrTc, Xdp};
         let drop = Frames::to(End::Drop);
         let frames = |frames: Frames| Work::Frames(frames);
         let nic = [Bridge, Tc, Xdp, XbrTc, Xbr, Floor];
@@ -115,11 +115,7 @@ impl Case {
             Self::new("tcp1", Work::Tcp(1), &streams),
             Self::new("tcp8", Work::Tcp(8), &streams),
             Self::new("requests", Work::Requests, &streams),
-            Self::new(
-                "passed64",
-                frames(Frames { known: false, ..drop }),
-                &[Bridge, EmptyTcx, XbrTc, EmptyXdp, Xbr],
-            ),
+            Self::new("passed64", frames(Frames { known: false, ..drop }), &[Bridge, EmptyTcx, XbrTc, EmptyXdp, Xbr]),
             Self::new("netfilter64", frames(drop), &[Bridge, BrNetfilter, Rules, Xbr]),
         ];
         for addresses in [10, 1000, 100_000, 1_000_000] {
@@ -130,7 +126,11 @@ impl Case {
             cases.push(Self::new(&format!("ports-{ports}"), frames(many), &[Bridge, Xdp, Xbr]));
         }
         for vlans in [1, 100, 4000] {
-            cases.push(Self::new(&format!("vlans-{vlans}"), frames(Frames { vlans: Vlans::Many(vlans), ..drop }), &[Bridge, Xdp, Xbr]));
+            cases.push(Self::new(
+                &format!("vlans-{vlans}"),
+                frames(Frames { vlans: Vlans::Many(vlans), ..drop }),
+                &[Bridge, Xdp, Xbr],
+            ));
         }
         cases
     }

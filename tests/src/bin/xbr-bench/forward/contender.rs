@@ -163,7 +163,13 @@ impl Attachment {
                 Kind::Xdp => steer::xdp_redirect(from, to).map(Some),
                 Kind::EmptyTcx => bpf::tcx_pass(from).map(Some),
                 Kind::EmptyXdp => bpf::xdp_pass(from).map(Some),
-                _ => Ok(None),
+                Kind::Floor
+                | Kind::Bridge
+                | Kind::Macvlan
+                | Kind::Xbr
+                | Kind::XbrTc
+                | Kind::BrNetfilter
+                | Kind::Rules => Ok(None),
             })??;
             self.programs.extend(program);
             if kind == Kind::EmptyXdp {
@@ -183,7 +189,14 @@ impl Attachment {
                     ],
                 )?);
             }
-            _ => {}
+            Kind::Floor
+            | Kind::Bridge
+            | Kind::Tc
+            | Kind::Xdp
+            | Kind::Peer
+            | Kind::Macvlan
+            | Kind::EmptyTcx
+            | Kind::EmptyXdp => {}
         }
         Ok(())
     }

@@ -28,6 +28,10 @@ fn text(x: f64, y: f64, anchor: &str, class: &str, words: &str) -> String {
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\">{}</text>\n", escape(words))
 }
 
+fn rect(y: f64, length: f64, colour: &str) -> String {
+    format!("<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>\n")
+}
+
 /// One group of bars for each case; a bar is as long as the rate, in multiples of the bridge's.
 pub(crate) fn svg(origin: &Origin, tables: &[Table]) -> String {
     let ratio = |table: &Table, at: usize| table.ratio(&table.rows[at], "bridge");
@@ -47,10 +51,7 @@ pub(crate) fn svg(origin: &Origin, tables: &[Table]) -> String {
             let (rate, unit) = table.case.unit().rate(cost);
             let length = ratio * scale;
             body += &text(LEFT - 8.0, y + 12.5, "end", "name", &row.contender);
-            body += &format!(
-                "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{BAR}\" fill=\"{}\"/>\n",
-                colour(&row.contender)
-            );
+            body += &rect(y, length, colour(&row.contender));
             let unit = unit.trim_end_matches(" per core");
             body += &text(LEFT + length + 6.0, y + 12.5, "start", "value", &format!("{ratio:.2} ({rate:.2} {unit})"));
             y += BAR + GAP;

@@ -148,14 +148,13 @@ impl Table {
             } else {
                 cells.push(format!("no figure: {}", row.refused.as_deref().unwrap_or("nothing was measured")));
             }
-            text += &format!("| {} |\n", cells.join(" | "));
+            text += &["| ", &cells.join(" | "), " |\n"].concat();
         }
-        for row in self.rows.iter().filter(|row| row.retaken + row.disturbed > 0) {
-            text += &format!(
-                "{}: {} rounds were hit from outside and taken again, {} stayed so.\n",
-                row.contender, row.retaken, row.disturbed
-            );
-        }
+        let hit = self.rows.iter().filter(|row| row.retaken + row.disturbed > 0).map(|row| {
+            let (who, retaken, stayed) = (&row.contender, row.retaken, row.disturbed);
+            format!("\n{who}: {retaken} turns were hit from outside and taken again, {stayed} stayed so.\n")
+        });
+        text.extend(hit);
         text
     }
 

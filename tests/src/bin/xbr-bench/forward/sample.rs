@@ -63,8 +63,5 @@ pub(crate) fn measure(load: &Load, processor: Processor, time: Duration) -> Resu
     let measured = (after.measured - before.measured) as f64;
     let known = measured + (after.beside - before.beside) as f64;
     let stolen = (after.stolen - before.stolen) as f64;
-    Ok(Sample {
-        cost: measured / units as f64,
-        others: ((wall - known).max(0.0) / wall).max(stolen / wall),
-    })
+    Ok(Sample { cost: measured / units as f64, others: ((wall - known).max(0.0) / wall).max(stolen / wall) })
 }

@@ -6,7 +6,6 @@
 //! ```
 
 use std::{
-
     fs::File,
     io::Write as _,
     net::Ipv4Addr,
@@ -161,8 +160,8 @@ impl Stage {
         batch(self.host(), &lines)?;
         self.ends_up()?;
         wait::until("all ports forwarding", Duration::from_secs(30), || {
-            let links = self.host().json("bridge -j link show")?;
-            let ports = links.as_array().map(Vec::as_slice).unwrap_or_default();
+            let shown = self.host().json("bridge -j link show")?;
+            let ports = shown.as_array().map(Vec::as_slice).unwrap_or_default();
             let up = ports.iter().filter(|port| port["state"] == "forwarding").count();
             Ok(up == self.outs() as usize + 1)
         })
@@ -324,11 +323,15 @@ impl Stage {
 /// Runs lines of `ip` in one go.
 fn batch(space: &Netns, lines: &[String]) -> Result<()> {
     let text = lines.join("\n") + "\n";
-    let mut child = space.enter(|| {
-        Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()
-    })??;
+    let mut child = space
+        .enter(|| Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn())??;
     child.stdin.take().context("ip has no input")?.write_all(text.as_bytes())?;
     let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "ip -batch in {}: {}", space.name(), String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        output.status.success(),
+        "ip -batch in {}: {}",
+        space.name(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }
