@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+mod attachment;
 pub(crate) mod case;
 pub(crate) mod contender;
 pub(crate) mod frames;
@@ -20,6 +21,7 @@ pub(crate) mod report;
 mod sample;
 pub(crate) mod stage;
 mod streams;
+mod teach;
 
 use self::{
     case::{Case, Work},
@@ -34,7 +36,7 @@ use self::{
 /// Options of `xbr-bench forward`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only cases whose name begins so (repeatable), such as nic64, fdb
+    /// Only this case, or those whose names begin so (repeatable): nic64, fdb
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
     /// Only this contender (repeatable), the bridge beside
@@ -92,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let processor = Processor::choose()?;
     processor.avoid()?;
+    processor::note_signals()?;
     let origin = Origin::here()?;
     let quiet = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
     if !quiet {
@@ -122,12 +125,20 @@ fn skip(skipped: &mut Vec<String>, line: &str) {
 impl Args {
     fn cases(&self) -> Result<Vec<Case>> {
         let all = Case::all();
-        let chosen = |case: &Case| self.cases.is_empty() || self.cases.iter().any(|name| case.name.starts_with(name));
+        let exact = |name: &String| all.iter().any(|case| case.name == *name);
+        let meant = |case: &Case, name: &String| {
+            if exact(name) { case.name == *name } else { case.name.starts_with(name) }
+        };
+        let chosen: Vec<Case> = all
+            .iter()
+            .filter(|case| self.cases.is_empty() || self.cases.iter().any(|name| meant(case, name)))
+            .cloned()
+            .collect();
         if let Some(name) = self.cases.iter().find(|name| !all.iter().any(|case| case.name.starts_with(*name))) {
             let names: Vec<&str> = all.iter().map(|case| case.name.as_str()).collect();
             bail!("there is no case \"{name}\": use one of {}", names.join(", "));
         }
-        Ok(all.into_iter().filter(chosen).collect())
+        Ok(chosen)
     }
 
     /// Those who take part in a case and can run here.
@@ -152,6 +163,7 @@ impl Args {
         let mut rows: Vec<Row> = contenders.iter().map(name).collect();
         for round in 1..=self.rounds {
             for (contender, row) in contenders.iter().zip(&mut rows).filter(|(_, row)| row.refused.is_none()) {
+                ensure!(!processor::stopped(), "interrupted");
                 let middle = contender.middle();
                 let (sink, stage) = match stages.entry(middle == Middle::Bridge) {
                     std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -181,10 +193,19 @@ impl Args {
         row: &mut Row,
     ) -> Result<()> {
         let mut best: Option<(Sample, Option<[u32; 2]>)> = None;
-        for _ in 0..=self.retakes {
+        for attempt in 0..=self.retakes {
             stage.teach()?;
             let place = contender.attach(stage, sink)?;
-            let turn = turn(stage, sink, processor, Duration::from_secs_f64(self.seconds))?;
+            let turn = match turn(stage, sink, processor, Duration::from_secs_f64(self.seconds)) {
+                Ok(turn) => turn,
+                // Queues run over where others keep the receiver from its processor.
+                Err(_) if attempt < self.retakes => {
+                    row.retaken += 1;
+                    continue;
+                }
+                Err(error) if best.is_none() => return Err(error),
+                Err(_) => break,
+            };
             place.check(stage)?;
             place.detach()?;
             if best.is_none_or(|(sample, _)| turn.0.others < sample.others) {

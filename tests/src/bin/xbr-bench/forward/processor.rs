@@ -1,10 +1,17 @@
 //! The processor that everything measured runs on: which thread used how much of it.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
     unistd::{Pid, gettid},
 };
 
@@ -108,10 +115,35 @@ pub(crate) fn interrupt(thread: i32, ended: impl Fn() -> bool) -> Result<()> {
 
 /// SIGUSR1 does nothing but end the system call that it finds.
 fn catch_signal() -> Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_signal: libc::c_int) {}
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing, which is allowed at any moment.
-    unsafe { sigaction(Signal::SIGUSR1, &action) }.context("SIGUSR1")?;
+    unsafe { handle(Signal::SIGUSR1, nothing) }
+}
+
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT and SIGTERM only note that it is time to [`stopped`], so that everything can be taken away.
+pub(crate) fn note_signals() -> Result<()> {
+    extern "C" fn note(_signal: libc::c_int) {
+        STOPPED.store(true, Ordering::Relaxed);
+    }
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler stores to an atomic variable, which is allowed at any moment.
+        unsafe { handle(signal, note) }?;
+    }
+    Ok(())
+}
+
+/// Whether a signal has asked for the end.
+pub(crate) fn stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
+
+/// # Safety
+/// `handler` may do what a signal handler may.
+unsafe fn handle(signal: Signal, handler: extern "C" fn(libc::c_int)) -> Result<()> {
+    let action = SigAction::new(SigHandler::Handler(handler), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the caller vouches for the handler.
+    unsafe { sigaction(signal, &action) }.with_context(|| signal.to_string())?;
     Ok(())
 }

@@ -11,21 +11,15 @@ use std::{
     net::Ipv4Addr,
     path::Path,
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::sleep,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use xbr_tests::{
-    bpf::generator::{Generator, Vary},
-    frame::{BROADCAST, Frame, Mac, Tag, mac},
+    frame::{Frame, Mac, Tag, mac},
     net::Net,
     netns::Netns,
-    packet::Sender,
     tap, wait,
 };
 
@@ -46,7 +40,7 @@ pub(crate) const TARGET_IP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub(crate) const PORT: u16 = 9000;
 
 /// The VLAN of tagged frames.
-const VLAN: u16 = 10;
+pub(super) const VLAN: u16 = 10;
 
 /// The address with this number that receives.
 pub(crate) fn target(number: u32) -> Mac {
@@ -75,7 +69,7 @@ pub(crate) struct Stage {
     /// The thread that takes frames from [`IN`], where that is a NIC.
     pub(crate) napi: Option<i32>,
     /// Whether the bridge knows many addresses already.
-    taught: AtomicBool,
+    pub(super) taught: AtomicBool,
     /// The file of the target's tap.
     pub(crate) tap: Option<Arc<File>>,
     /// The sender's namespace.
@@ -262,61 +256,6 @@ impl Stage {
     pub(crate) fn frame(frames: &Frames) -> Vec<u8> {
         let frame = Frame::udp(SOURCE, target(0), SOURCE_IP, TARGET_IP, PORT, frames.len - 42);
         if frames.vlans == Vlans::Pop { frame.tag(Tag::q(VLAN)) } else { frame }.bytes()
-    }
-
-    /// Lets the bridge learn where everybody is.
-    pub(crate) fn teach(&self) -> Result<()> {
-        let tagged = |frame: Frame, tagged| if tagged { frame.tag(Tag::q(VLAN)).bytes() } else { frame.bytes() };
-        let vlans = self.work.vlans();
-        let bytes = |mac: Mac| tagged(Frame::new(mac, BROADCAST), vlans == Vlans::Push);
-        let first = tagged(Frame::new(SOURCE, BROADCAST), vlans == Vlans::Pop);
-        Sender::open(&self.source, "eth0")?.send(&first)?;
-        let Work::Frames(frames) = self.work else {
-            return Sender::open(&self.target, "eth0")?.send(&bytes(target(0)));
-        };
-        if !frames.known {
-            return Ok(());
-        }
-        if let Some(tap) = &self.tap {
-            // virtio_net_hdr: nothing is left to do.
-            let frame = [vec![0; 10], bytes(target(0))].concat();
-            return (&**tap).write_all(&frame).context("write to the tap");
-        }
-        if frames.ports == 1 && frames.addresses > 1 {
-            // They do not age while it is measured.
-            return if self.taught.swap(true, Ordering::Relaxed) { Ok(()) } else { self.teach_many(frames.addresses) };
-        }
-        (0..frames.ports)
-            .try_for_each(|number| Sender::open(&self.target, &format!("eth{number}"))?.send(&bytes(target(number))))
-    }
-
-    /// Frames from `count` addresses behind the first port, in parts that its queue can hold.
-    fn teach_many(&self, count: u32) -> Result<()> {
-        self.host().cmd(&format!("ethtool -K {} gro on", out(0)))?;
-        let frame = Frame::new(target(0), SOURCE).bytes();
-        self.target.enter(|| -> Result<()> {
-            let generator = Generator::new("eth0", &frame, Vary::Source(count))?;
-            // Twice: a frame that was lost the first time is not the second time.
-            for _ in 0..2 {
-                let mut left = count;
-                while left > 0 {
-                    let part = left.min(100_000);
-                    generator.run(part)?;
-                    left -= part;
-                    sleep(Duration::from_millis(5));
-                }
-            }
-            Ok(())
-        })??;
-        let learnt = self.learnt()?;
-        ensure!(learnt >= count as usize, "the bridge has learnt {learnt} of {count} addresses");
-        Ok(())
-    }
-
-    /// Entries of the FDB that belong to targets.
-    fn learnt(&self) -> Result<usize> {
-        let text = self.host().cmd("bridge fdb show br br0")?;
-        Ok(text.lines().filter(|line| line.starts_with("02:bb:") && line.contains("master br0")).count())
     }
 }
 
