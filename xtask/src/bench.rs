@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: measurements on bridges of their own, here or in a virtual machine.
 
 mod coherence;
-mod instructions;
+pub(crate) mod instructions;
 
 use std::process::ExitCode;
 
