@@ -178,7 +178,13 @@ impl Stage {
         lines.push(format!("link set m2 netns {target_space} name eth0"));
         lines.push(format!("link set {IN} up"));
         batch(self.host(), &lines)?;
-        self.ends_up()
+        self.ends_up()?;
+        // Its queue begins to send when the kernel has noticed the carrier, up to a second late.
+        wait::until("macvlan up", Duration::from_secs(5), || {
+            let up =
+                |space: &Netns| Ok::<_, anyhow::Error>(space.json("ip -j link show eth0")?[0]["operstate"] == "UP");
+            Ok(up(&self.source)? && up(&self.target)?)
+        })
     }
 
     fn ends_up(&self) -> Result<()> {
