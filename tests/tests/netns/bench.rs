@@ -82,6 +82,7 @@ fn bad_input_is_one_line() -> Result<()> {
     for (args, words) in [
         (&["--case", "nic65"][..], &["nic65", "nic64"][..]),
         (&["--contender", "mine"], &["mine", "NAME=ATTACH_CMD"]),
+        (&["--contender", "bridge=true"], &["bridge", "another name"]),
         (&["--seconds", "0"], &["0.02"]),
     ] {
         let (out, err, success) = bench(args)?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum as _;
 
 mod attachment;
 pub(crate) mod case;
@@ -68,6 +69,9 @@ pub(crate) struct Args {
 
 fn foreign(text: &str) -> Result<Contender, String> {
     match text.split_once('=') {
+        Some((name, _)) if Kind::value_variants().iter().any(|kind| kind.name() == name) => {
+            Err(format!("{name} is one of this program's own: use another name"))
+        }
         Some((name, command)) if !name.is_empty() && !command.trim().is_empty() => {
             Ok(Contender::Foreign { name: name.to_owned(), command: command.to_owned() })
         }
