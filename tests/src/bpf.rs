@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+mod asm;
+pub mod cells;
 pub mod foreign;
+pub mod generator;
+pub mod steer;
 
 const PROG_LOAD: libc::c_long = 5;
 const PROG_GET_NEXT_ID: libc::c_long = 11;

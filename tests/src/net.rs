@@ -106,6 +106,11 @@ impl Net {
         Ok(Self { host, prefix: prefix.to_owned(), next: AtomicU8::new(1) })
     }
 
+    /// Another namespace of this net.
+    pub fn space(&self, name: &str) -> Result<Arc<Netns>> {
+        Ok(Arc::new(Netns::create(&format!("{}{name}", self.prefix))?))
+    }
+
     /// Makes a bridge and brings it up. `options` is in the words of `ip link add type bridge`.
     pub fn bridge(&self, name: &str, options: &str) -> Result<()> {
         self.host.cmd(&format!(

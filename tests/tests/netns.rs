@@ -16,6 +16,8 @@ use xbr_tests::{probe::Need, xbr};
 
 #[path = "netns/attributes.rs"]
 mod attributes;
+#[path = "netns/bench.rs"]
+mod bench;
 #[path = "netns/bypass.rs"]
 mod bypass;
 #[path = "netns/cli.rs"]
@@ -78,7 +80,8 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 19] = [
+const GROUPS: [&[Test]; 20] = [
+    bench::TESTS,
     attributes::TESTS,
     semantics::TESTS,
     visible::TESTS,

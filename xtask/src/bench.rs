@@ -1,17 +1,14 @@
 //! `cargo xtask bench`: measurements on bridges of their own, here or in a virtual machine.
 
-use std::{process::ExitCode, time::Duration};
+mod coherence;
+pub(crate) mod instructions;
+
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
-use crate::{
-    lab::code,
-    proc,
-    setup::{self, kernel::Kernel},
-    test::binaries,
-    vm::Vm,
-};
+use crate::{lab::code, proc, setup, test::binaries};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -22,93 +19,45 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// What a frame costs on the running kernel, by contender: bridge, bare redirects, macvlan, xbr, commands of yours
+    #[command(disable_help_flag = true)]
+    Forward {
+        /// Options; --help shows them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Instructions per frame, counted in a virtual machine: the same on every machine, whatever else it does
+    Instructions(instructions::Args),
     /// How long after a change of the bridge frames still follow what was true before
-    Coherence(Coherence),
-}
-
-/// Where it is measured.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Where {
-    /// The running kernel
-    Running,
-    /// A virtual machine with kernel 6.1
-    #[value(name = "6.1")]
-    V6_1,
-    /// A virtual machine with kernel 6.12
-    #[value(name = "6.12")]
-    V6_12,
-}
-
-/// Arguments of `cargo xtask bench coherence`. Kinds and modes are checked by the program that measures.
-#[derive(clap::Args)]
-struct Coherence {
-    /// Changes of each kind
-    #[arg(long, default_value_t = 10_000)]
-    changes: u32,
-    /// Only this kind of change (repeatable), such as fdb-move, vlan-egress; a wrong one is answered with the list
-    #[arg(long = "kind")]
-    kinds: Vec<String>,
-    /// Only this mode (repeatable): kernel, netlink or bridge
-    #[arg(long = "mode")]
-    modes: Vec<String>,
-    /// Kernel; changes of VLANs need one with VLAN filtering
-    #[arg(long, value_enum, default_value = "running")]
-    kernel: Where,
-    /// Microseconds between two frames [default: 20; 200 in a virtual machine]
-    #[arg(long)]
-    gap: Option<u64>,
-    /// One JSON object per line in place of the table
-    #[arg(long)]
-    json: bool,
-    /// Minutes until a virtual machine is killed
-    #[arg(long, default_value_t = 120)]
-    minutes: u64,
+    Coherence(coherence::Coherence),
 }
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    let What::Coherence(args) = &args.what;
     setup::ebpf()?;
-    let programs = binaries::release()?;
-    let bench =
-        programs.iter().find(|(name, _)| name == "XBR_BENCH").context("the build left no xbr-bench")?.1.as_str();
-    let words = args.words();
-    let kernel = match args.kernel {
-        Where::Running => None,
-        Where::V6_1 => Some(Kernel::V6_1),
-        Where::V6_12 => Some(Kernel::V6_12),
-    };
-    let Some(kernel) = kernel else {
-        let mut command = proc::as_root(bench, "the measurement")?;
-        let status = command.args(&words).envs(programs.clone()).status();
-        return Ok(code(status.with_context(|| format!("cannot run {bench}"))?.code().unwrap_or(1)));
-    };
-    let vm = Vm {
-        kernel,
-        // The sender has one for itself.
-        cpus: 2,
-        memory: "2G".to_owned(),
-        timeout: Some(Duration::from_mins(args.minutes)),
-        tty: false,
-        out: None,
-        env: programs.clone(),
-    };
-    let words: Vec<String> = std::iter::once(bench.to_owned()).chain(words).collect();
-    let ended = vm.run(&proc::repo(), &words, std::io::stdout(), std::io::stderr())?;
-    ended.report();
-    Ok(code(ended.code))
+    match &args.what {
+        What::Forward { words } => forward(words),
+        What::Instructions(args) => instructions::main(args),
+        What::Coherence(args) => coherence::main(args),
+    }
 }
 
-impl Coherence {
-    /// The words for `xbr-bench`.
-    fn words(&self) -> Vec<String> {
-        let mut words = vec!["coherence".to_owned(), "--changes".to_owned(), self.changes.to_string()];
-        let options = [("--kind", &self.kinds), ("--mode", &self.modes)];
-        for (option, values) in options {
-            words.extend(values.iter().flat_map(|value| [option.to_owned(), value.clone()]));
-        }
-        words.extend(self.gap.into_iter().flat_map(|gap| ["--gap".to_owned(), gap.to_string()]));
-        words.extend(self.json.then(|| "--json".to_owned()));
-        words
+/// The program that measures, among those that were built.
+fn program(programs: &[(String, String)]) -> Result<&str> {
+    let found = programs.iter().find(|(name, _)| name == "XBR_BENCH");
+    Ok(found.context("the build left no xbr-bench")?.1.as_str())
+}
+
+fn forward(words: &[String]) -> Result<ExitCode> {
+    if let Err(error) = setup::tools::ensure(setup::tools::TEST) {
+        setup::say(&format!("warning: {error:#}"));
     }
+    let programs = binaries::release()?;
+    let bench = program(&programs)?;
+    let quoted: Vec<String> = words.iter().map(|word| proc::quote(word)).collect();
+    let mut command = proc::as_root(bench, "the measurement")?;
+    command.arg("forward").args(words).envs(programs.clone());
+    command.env("XBR_BENCH_COMMAND", format!("cargo xtask bench forward {}", quoted.join(" ")).trim_end());
+    let status = command.status().with_context(|| format!("cannot run {bench}"))?;
+    Ok(code(status.code().unwrap_or(1)))
 }

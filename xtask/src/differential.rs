@@ -87,6 +87,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         memory: "2G".to_owned(),
         timeout: Some(Duration::from_secs(args.limit.saturating_add(SLACK))),
         tty: false,
+        counted: false,
         out: Some(keep),
         env: programs,
     };

@@ -52,6 +52,7 @@ pub(crate) fn main(verb: &str, tty: bool, args: &Args) -> Result<ExitCode> {
         memory: "2G".to_owned(),
         timeout: (!tty).then_some(std::time::Duration::from_mins(15)),
         tty,
+        counted: false,
         out: None,
         env: programs.clone(),
     };

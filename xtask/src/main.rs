@@ -39,7 +39,7 @@ enum Verb {
     Demo(lab::Args),
     /// The lab of the demo, with a shell in it
     Lab(lab::Args),
-    /// Measure: how long frames follow what the bridge has changed
+    /// Measure: what a frame costs, in time and in instructions; how long frames follow what the bridge has changed
     Bench(bench::Args),
     /// Compare a bridge with and without xbr over random scenarios, byte by byte and port by port
     Differential(differential::Args),

@@ -10,7 +10,7 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    lint, selftests, setup,
+    bench, lint, selftests, setup,
     test::{
         binaries::{Binary, Built},
         tally::Tally,
@@ -76,9 +76,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let built = binaries::build()?;
     for ring in args.ring.map_or_else(|| Ring::ALL.to_vec(), |ring| vec![ring]) {
         eprintln!("ring {} …", ring.name());
-        let mut beside = None;
+        let mut beside = Vec::new();
         results.push((ring.name(), run(ring, args, &built, &mut beside)));
-        results.extend(beside.map(|tally| ("selftests", tally)));
+        results.extend(beside);
     }
 
     let minutes = start.elapsed().as_secs_f32() / 60.0;
@@ -102,8 +102,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(total.exit_code())
 }
 
-/// Runs one ring. The kernel's own tests belong to that of the virtual machines, and have results of their own.
-fn run(ring: Ring, args: &Args, built: &Built, selftests: &mut Option<Tally>) -> Tally {
+/// Runs one ring. The kernel's own tests and the instructions per frame belong to that of the virtual machines, and have
+/// results of their own.
+fn run(ring: Ring, args: &Args, built: &Built, beside: &mut Vec<(&'static str, Tally)>) -> Tally {
     let filter = args.filter.as_deref();
     let vms = |choose: fn(&Binary) -> bool, then: &mut (dyn FnMut() + Send)| {
         if args.no_vm {
@@ -118,8 +119,10 @@ fn run(ring: Ring, args: &Args, built: &Built, selftests: &mut Option<Tally>) ->
         Ring::Netns => host::run(built, Binary::is_netns, filter, true),
         Ring::Vm => vms(|binary| !binary.is_pure(), &mut || {
             if filter.is_none() {
+                eprintln!("instructions per frame …");
+                beside.push(("instructions", bench::instructions::check(&built.programs)));
                 eprintln!("the kernel's own tests …");
-                *selftests = Some(selftests::quick(&built.programs));
+                beside.push(("selftests", selftests::quick(&built.programs)));
             }
         }),
         Ring::Program => {

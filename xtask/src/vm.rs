@@ -69,6 +69,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         memory: args.memory.clone(),
         timeout: timeout.map(Duration::from_secs),
         tty: args.tty,
+        counted: false,
         out: args.out.clone().or_else(|| env::var_os("XBR_VM_OUT").map(PathBuf::from)),
         env: Vec::new(),
     };
@@ -114,6 +115,9 @@ pub(crate) struct Vm {
     pub(crate) timeout: Option<Duration>,
     /// Whether the command gets the caller's terminal.
     pub(crate) tty: bool,
+    /// Whether its clock counts instructions, one for each nanosecond, and runs ahead while the processor is idle. Takes
+    /// one processor and is slow.
+    pub(crate) counted: bool,
     /// Folder of the host that is writable as `/out`.
     pub(crate) out: Option<PathBuf>,
     /// Variables for the command, beside those that are taken over.
@@ -233,8 +237,17 @@ impl Vm {
         } else {
             proc::command("qemu-system-x86_64")
         };
-        let accelerator = if kvm_works() { "kvm" } else { "tcg,thread=multi" };
+        let accelerator = match () {
+            () if self.counted => "tcg,thread=single",
+            () if kvm_works() => "kvm",
+            () => "tcg,thread=multi",
+        };
         qemu.args(["-accel", accelerator, "-cpu", "max", "-smp", &self.cpus.to_string(), "-m", &self.memory]);
+        if self.counted {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+            // Zeroing a page by one string instruction would count as thousands.
+            append += " init_on_alloc=0";
+        }
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
         let mut share = |tag: &str, dir: &Path, options: &str| {

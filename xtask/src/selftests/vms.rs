@@ -78,6 +78,7 @@ impl Bench<'_> {
             memory: "2G".to_owned(),
             timeout: Some(self.limit.unwrap_or(sum)),
             tty: false,
+            counted: false,
             out: Some(self.dir.to_owned()),
             env: vec![("XBR_BIN".to_owned(), path(&self.own.join("xbr")))],
         };

@@ -94,6 +94,7 @@ fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tal
         memory: "2G".to_owned(),
         timeout: Some(LIMIT),
         tty: false,
+        counted: false,
         out: None,
         env: built.programs.iter().cloned().chain([("XBR_TEST_CYCLES".to_owned(), CYCLES.to_owned())]).collect(),
     };
