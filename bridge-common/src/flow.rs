@@ -1,10 +1,10 @@
 //! The flow cache: what was decided about frames like this one, moments ago.
 //!
 //! In front of the tables stands a small direct-mapped cache for each CPU. A cell holds the decision about one kind of
-//! frame ([`FlowKey`]: everything in a frame that the decision looks at, but for its length), and under what it was made:
-//! nothing that a decision rests on has changed since ([`crate::maps::Lease::changed`], and the churn cell of the VLAN for
-//! what the FDB says), and it is no older than [`FLOW_TICKS`]. So the lease and the refresh of sources need not be looked at
-//! for every frame, and a change of whatever kind ends all decisions before it for the price of one write.
+//! frame ([`FlowKey`]: everything in a frame that the decision looks at, but for its length), and under what it was made: the
+//! churn cell of its VLAN has not changed since (it does with the FDB, and with everything else that a decision rests on), and
+//! it is no older than [`FLOW_TICKS`]. So the lease and the refresh of sources need not be looked at for every frame, and a
+//! change of whatever kind ends all decisions before it for the price of a few writes.
 //!
 //! The cell also counts the frames that it served. They are added to the counters of port and VLAN when the cell is filled
 //! anew; until then user space adds them itself.
@@ -20,8 +20,8 @@ pub const FLOW_BITS: u32 = 10;
 pub const FLOWS: u32 = 1 << FLOW_BITS;
 /// How old a decision may become, in ticks of the kernel (1 to 10 ms each).
 pub const FLOW_TICKS: u32 = 8;
-/// Churn cells: one for each VLAN id; 0 is that of VLAN-unaware bridges.
-pub const CHURN_CELLS: u32 = 4096;
+/// Churn cells, of VLAN ids modulo this number; 0 is also that of VLAN-unaware bridges.
+pub const CHURN_CELLS: u32 = 256;
 /// How many bytes of a frame have to be there to look at, whatever it carries: two addresses, a tag, an EtherType, and an
 /// IPv4 header.
 pub const FLOW_BYTES: usize = 38;
@@ -29,17 +29,25 @@ pub const FLOW_BYTES: usize = 38;
 /// Next header of `ICMPv6`: neighbour discovery, or not.
 const ICMPV6: u8 = 58;
 
-/// What is the same in all frames of a flow.
+/// The churn cell of a VLAN id.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "modulo 256")]
+pub const fn churn_cell(vid: u16) -> u8 {
+    vid as u8
+}
+
+/// What is the same in all frames of a flow, in three words that take few instructions to put together.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
     /// The first eight bytes of the frame, as they lie in memory.
     pub head: u64,
-    /// Bits 0 to 31: the four bytes behind, as they lie in memory; 32 to 47: the EtherType behind the outer tag; 48 to 63:
-    /// control information of the outer tag.
+    /// The eight bytes behind, as they lie in memory: the rest of the source, the protocol of a tag or the EtherType, and
+    /// the control information of a tag, the first byte of an IPv4 packet (and 0), or zeros.
     pub middle: u64,
-    /// Bits 0 to 31: interface index of the device; 32 to 39: protocol of an IP packet; 40 to 47: first byte of an IPv4
-    /// packet; 48 to 49: protocol of the tag (0: no tag); 50: the hook ([`Hook`]).
+    /// Bits 0 to 30: interface index of the device; 31: the hook ([`Hook`]); 32 to 39: protocol of an IP packet. At XDP, behind
+    /// a tag: 40 to 55 the EtherType, as it lies in memory; 56 to 63 the first byte of an IPv4 packet. At tc, of the tag
+    /// beside the frame: 40 to 55 its control information, 56 to 63 which protocol it has (0: no tag).
     pub rest: u64,
 }
 
@@ -52,44 +60,85 @@ pub enum Hook {
     Xdp = 1,
 }
 
+/// Of [`FlowKey::middle`]: all but what is behind the EtherType.
+const ADDRESSES: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+/// Of [`FlowKey::middle`]: the first byte of the packet as well.
+const ADDRESSES_AND_BYTE: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]);
+
+/// The first bytes of a frame. Numbers are in network order, as they lie in memory.
+pub trait Bytes {
+    /// The eight bytes at `offset`.
+    fn eight(&self, offset: usize) -> u64;
+    /// The two bytes at `offset`.
+    fn two(&self, offset: usize) -> u16;
+    /// The byte at `offset`.
+    fn one(&self, offset: usize) -> u8;
+}
+
 impl FlowKey {
     /// The key of no frame: no device has the index 0.
     pub const NONE: FlowKey = FlowKey { head: 0, middle: 0, rest: 0 };
 
-    /// The key of a frame that came in at `device`. `packet` is the first byte and the protocol of an IPv4 packet, 0 and the
-    /// next header of an IPv6 packet, otherwise zeros.
+    /// The key of a frame that came in at `device`, seen by XDP. `bytes` are at least [`FLOW_BYTES`].
     #[inline(always)]
-    pub const fn new(
-        hook: Hook,
-        device: u32,
-        addresses: (u64, u32),
-        tag: Option<Tag>,
-        ethertype: u16,
-        packet: (u8, u8),
-    ) -> Self {
-        let (tci, kind) = match tag {
-            None => (0, 0),
-            Some(tag) => (
-                tag.tci(),
-                match tag.tpid() {
-                    ETH_P_8021Q => 1,
-                    ETH_P_8021AD => 2,
-                    _ => 3,
+    pub fn of_xdp(bytes: &impl Bytes, device: u32) -> Self {
+        const IP: u16 = ETH_P_IP.to_be();
+        const IPV6: u16 = ETH_P_IPV6.to_be();
+        const Q: u16 = ETH_P_8021Q.to_be();
+        const AD: u16 = ETH_P_8021AD.to_be();
+        let next = bytes.eight(8);
+        let (middle, behind) = match bytes.two(12) {
+            IP => (next & ADDRESSES_AND_BYTE, u64::from(bytes.one(23))),
+            Q | AD => (
+                next,
+                match bytes.two(16) {
+                    IP => u64::from(bytes.one(27)) | u64::from(IP) << 8 | u64::from(bytes.one(18)) << 24,
+                    IPV6 => u64::from(bytes.one(24)) | u64::from(IPV6) << 8,
+                    ethertype => u64::from(ethertype) << 8,
                 },
             ),
+            IPV6 => (next & ADDRESSES, u64::from(bytes.one(20))),
+            _ => (next & ADDRESSES, 0),
         };
-        Self {
-            head: addresses.0,
-            middle: addresses.1 as u64 | (ethertype as u64) << 32 | (tci as u64) << 48,
-            rest: device as u64 | (packet.1 as u64) << 32 | (packet.0 as u64) << 40 | kind << 48 | (hook as u64) << 50,
-        }
+        Self { head: bytes.eight(0), middle, rest: u64::from(device) | XDP | behind << 32 }
+    }
+
+    /// The key of a frame that came in at `device` with `tag` beside it, seen by tc. `bytes` are at least [`FLOW_BYTES`].
+    /// A tag in the bytes is the frame's EtherType.
+    #[inline(always)]
+    pub fn of_tc(bytes: &impl Bytes, device: u32, tag: Option<Tag>) -> Self {
+        const IP: u16 = ETH_P_IP.to_be();
+        const IPV6: u16 = ETH_P_IPV6.to_be();
+        let next = bytes.eight(8);
+        let (middle, protocol) = match bytes.two(12) {
+            IP => (next & ADDRESSES_AND_BYTE, bytes.one(23)),
+            IPV6 => (next & ADDRESSES, bytes.one(20)),
+            _ => (next & ADDRESSES, 0),
+        };
+        let beside = match tag {
+            None => 0,
+            Some(tag) => u64::from(tag.tci()) << 40 | (if tag.tpid() == ETH_P_8021AD { 2 } else { 1 }) << 56,
+        };
+        Self { head: bytes.eight(0), middle, rest: u64::from(device) | u64::from(protocol) << 32 | beside }
+    }
+
+    /// Whether the tag is in the bytes.
+    #[inline(always)]
+    pub fn has_tag(&self) -> bool {
+        matches!(self.hook(), Hook::Xdp) && is_tag(self.first_ethertype())
     }
 
     /// The EtherType behind the outer tag, host order.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "one of the parts of the word")]
-    pub const fn ethertype(&self) -> u16 {
-        (self.middle >> 32) as u16
+    pub fn ethertype(&self) -> u16 {
+        if self.has_tag() { u16::from_be((self.rest >> 40) as u16) } else { self.first_ethertype() }
+    }
+
+    #[inline(always)]
+    fn first_ethertype(&self) -> u16 {
+        let bytes = self.middle.to_ne_bytes();
+        u16::from_be_bytes([bytes[4], bytes[5]])
     }
 
     /// The protocol of an IP packet.
@@ -99,39 +148,33 @@ impl FlowKey {
         (self.rest >> 32) as u8
     }
 
-    /// Whether the frame has a tag, in its bytes or beside them.
-    #[inline(always)]
-    pub const fn has_tag(&self) -> bool {
-        self.rest >> 48 & 3 != 0
-    }
-
     /// Where such frames are seen.
     #[inline(always)]
     pub const fn hook(&self) -> Hook {
-        if self.rest >> 50 & 1 == 0 { Hook::Tc } else { Hook::Xdp }
+        if self.rest & XDP == 0 { Hook::Tc } else { Hook::Xdp }
+    }
+
+    /// Whether frames of this kind are decided by their key and length alone. Not those with an inner tag or a `PPPoE`
+    /// session (some are too short), and not those that may be neighbour discovery.
+    #[inline(always)]
+    pub fn decides(&self) -> bool {
+        let ethertype = self.ethertype();
+        !is_tag(ethertype) && ethertype != ETH_P_PPP_SES && !(ethertype == ETH_P_IPV6 && self.protocol() == ICMPV6)
     }
 
     /// The cell, below [`FLOWS`].
     #[inline(always)]
     pub const fn cell(&self) -> u32 {
-        // Multilinear hashing: any odd numbers will do.
-        let mixed = self
-            .head
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .wrapping_add(self.middle.wrapping_mul(0xc2b2_ae3d_27d4_eb4f))
-            .wrapping_add(self.rest.wrapping_mul(0x1656_67b1_9e37_79f9));
-        (mixed >> (64 - FLOW_BITS)) as u32
+        // Multiplication carries differences upwards, where the number of the cell is taken from; a VLAN id is swapped down.
+        let mixed = self.head.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.middle.swap_bytes() ^ self.rest);
+        (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> (64 - FLOW_BITS)) as u32
     }
 }
 
-/// Whether frames of this kind are decided by their key and length alone. Not those with an inner tag or a PPPoE session
-/// (some are too short), and not those that may be neighbour discovery.
-#[inline(always)]
-pub const fn is_decided_by_key(ethertype: u16, protocol: u8) -> bool {
-    !is_tag(ethertype) && ethertype != ETH_P_PPP_SES && !(ethertype == ETH_P_IPV6 && protocol == ICMPV6)
-}
+/// Bit of [`FlowKey::rest`]: the hook is XDP.
+const XDP: u64 = 1 << 31;
 
-/// Whether the packet behind this EtherType has a protocol that belongs to the key.
+/// Whether this is the EtherType of an IP packet.
 #[inline(always)]
 pub const fn is_ip(ethertype: u16) -> bool {
     matches!(ethertype, ETH_P_IP | ETH_P_IPV6)
@@ -147,6 +190,12 @@ pub mod flow_flags {
     pub const FROM_PARENT: u16 = 1 << 2;
     /// XDP on a virtual device: the address must not be odd, and no checksum may be unfinished.
     pub const VIRTUAL: u16 = 1 << 3;
+    /// It comes with a tag in its bytes.
+    pub const TAGGED: u16 = 1 << 4;
+    /// UDP over IPv4, seen by XDP.
+    pub const UDP4: u16 = 1 << 5;
+    /// UDP over IPv6, seen by XDP.
+    pub const UDP6: u16 = 1 << 6;
 }
 
 /// One cell. What every frame looks at fills the first 64 bytes.
@@ -155,9 +204,7 @@ pub mod flow_flags {
 pub struct Flow {
     /// Which frames this is about; [`FlowKey::NONE`] for none.
     pub key: FlowKey,
-    /// [`crate::maps::Lease::changed`] before the tables were looked at.
-    pub changed: u64,
-    /// The churn cell of `vid` before the tables were looked at.
+    /// What was in the churn cell of `vid` before the tables were looked at.
     pub churn: u64,
     /// Bytes served since the cell was filled, as in [`crate::frame::Frame::len`].
     pub bytes: u64,
@@ -186,14 +233,13 @@ pub struct Flow {
     /// In the first cell of each CPU: how often cells were emptied there, twice for each time.
     pub flushes: u64,
     /// So that the size is a multiple of the alignment.
-    pub unused: [u64; 3],
+    pub unused: [u64; 4],
 }
 
 impl Flow {
     /// A cell about nothing.
     pub const NONE: Flow = Flow {
         key: FlowKey::NONE,
-        changed: 0,
         churn: 0,
         bytes: 0,
         packets: 0,
@@ -208,11 +254,11 @@ impl Flow {
         rewrite: Rewrite::NOTHING,
         address: 0,
         flushes: 0,
-        unused: [0; 3],
+        unused: [0; 4],
     };
 }
 
-const _: () = assert!(core::mem::offset_of!(Flow, ifindex) == 64);
+const _: () = assert!(core::mem::offset_of!(Flow, rewrite) == 64);
 const _: () = assert!(size_of::<Flow>() == 128);
 
 #[cfg(feature = "user")]
@@ -223,61 +269,167 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::{vec, vec::Vec};
+
     use super::*;
 
-    type Parts = (Hook, u32, (u64, u32), Option<Tag>, u16, (u8, u8));
+    /// A frame's bytes.
+    struct Wire(Vec<u8>);
 
-    fn key((hook, device, addresses, tag, ethertype, packet): Parts) -> FlowKey {
-        FlowKey::new(hook, device, addresses, tag, ethertype, packet)
+    impl Bytes for Wire {
+        fn eight(&self, offset: usize) -> u64 {
+            u64::from_ne_bytes(self.0[offset..offset + 8].try_into().unwrap())
+        }
+
+        fn two(&self, offset: usize) -> u16 {
+            u16::from_ne_bytes(self.0[offset..offset + 2].try_into().unwrap())
+        }
+
+        fn one(&self, offset: usize) -> u8 {
+            self.0[offset]
+        }
     }
+
+    /// [`FLOW_BYTES`] bytes of an IPv4 packet, with a tag or without.
+    fn wire(tag: Option<Tag>) -> Wire {
+        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        if let Some(tag) = tag {
+            bytes.extend(tag.tpid().to_be_bytes());
+            bytes.extend(tag.tci().to_be_bytes());
+        }
+        bytes.extend([0x08, 0x00, 0x45, 0xb8, 0, 99, 1, 2, 3, 4, 64, 17]);
+        bytes.resize(FLOW_BYTES, 0xaa);
+        Wire(bytes)
+    }
+
+    /// With the byte at `offset` changed.
+    fn with(mut wire: Wire, offset: usize) -> Wire {
+        wire.0[offset] ^= 0x20;
+        wire
+    }
+
+    const TEN: Option<Tag> = Some(Tag::new(ETH_P_8021Q, 10));
 
     #[test]
     fn whatever_differs_makes_another_key() {
-        let tag = |tpid, tci| Some(Tag::new(tpid, tci));
-        let base: Parts = (Hook::Tc, 7, (1, 2), tag(ETH_P_8021Q, 10), ETH_P_IP, (0x45, 17));
-        let mut others = [base; 10];
-        others[1].0 = Hook::Xdp;
-        others[2].1 = 8;
-        others[3].2 = (2, 2);
-        others[4].2 = (1, 3);
-        others[5].3 = tag(ETH_P_8021AD, 10);
-        // The priority is kept, so it matters.
-        others[6].3 = tag(ETH_P_8021Q, 0x200a);
-        others[7].3 = None;
-        others[8].4 = ETH_P_IPV6;
-        others[9].5 = (0x46, 17);
-        for (place, one) in others.iter().enumerate() {
-            assert_ne!(key(*one), FlowKey::NONE);
-            assert!(key(*one).cell() < FLOWS);
-            for other in &others[place + 1..] {
-                assert_ne!(key(*one), key(*other), "{one:?} {other:?}");
+        let mut keys = vec![FlowKey::NONE];
+        for device in [7, 8] {
+            // The priority is kept, so it matters; untagged is not the same as a tag of zeros.
+            for (tpid, tci) in [(ETH_P_8021Q, 0), (ETH_P_8021Q, 10), (ETH_P_8021AD, 10), (ETH_P_8021Q, 0x200a)] {
+                keys.push(FlowKey::of_tc(&wire(None), device, Some(Tag::new(tpid, tci))));
+                keys.push(FlowKey::of_xdp(&wire(Some(Tag::new(tpid, tci))), device));
+            }
+            keys.push(FlowKey::of_tc(&wire(None), device, None));
+            keys.push(FlowKey::of_xdp(&wire(None), device));
+            // Addresses, EtherType, version and header length, protocol.
+            for offset in (0..15).chain([23]) {
+                keys.push(FlowKey::of_tc(&with(wire(None), offset), device, None));
+                keys.push(FlowKey::of_xdp(&with(wire(None), offset), device));
+            }
+            // With what is behind a tag.
+            for offset in (0..12).chain(16..19).chain([27]) {
+                keys.push(FlowKey::of_xdp(&with(wire(TEN), offset), device));
             }
         }
-        assert_ne!(key(base), key((base.0, base.1, base.2, base.3, base.4, (0x45, 6))));
-        // Untagged is not the same as a tag of zeros.
-        assert_ne!(key((Hook::Tc, 1, (1, 1), None, 0, (0, 0))), key((Hook::Tc, 1, (1, 1), tag(0, 0), 0, (0, 0))));
+        for (place, one) in keys.iter().enumerate() {
+            assert!(one.cell() < FLOWS);
+            for other in &keys[place + 1..] {
+                assert_ne!(one, other);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_decision_does_not_look_at_makes_no_other_key() {
+        // Type of service, length, identification, time to live, checksum, addresses.
+        for offset in (15..23).chain(24..34) {
+            assert_eq!(FlowKey::of_xdp(&with(wire(None), offset), 7), FlowKey::of_xdp(&wire(None), 7), "{offset}");
+            assert_eq!(
+                FlowKey::of_tc(&with(wire(None), offset), 7, TEN),
+                FlowKey::of_tc(&wire(None), 7, TEN),
+                "{offset}"
+            );
+        }
+        for offset in (19..27).chain(28..38) {
+            assert_eq!(FlowKey::of_xdp(&with(wire(TEN), offset), 7), FlowKey::of_xdp(&wire(TEN), 7), "{offset}");
+        }
+        for (ethertype, from) in [(0x88b5_u16, 14), (ETH_P_IPV6, 14)] {
+            let other = |offset: usize| {
+                let mut wire = wire(None);
+                wire.0[12..14].copy_from_slice(&ethertype.to_be_bytes());
+                FlowKey::of_xdp(&with(wire, offset), 7)
+            };
+            let same = other(from);
+            let matters = |offset: usize| ethertype == ETH_P_IPV6 && offset == 20;
+            assert!((from..FLOW_BYTES).all(|offset| matters(offset) != (other(offset) == same)));
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_key_can_be_read() {
+        for device in [1, 0x7fff_ffff] {
+            for tag in [None, TEN] {
+                let keys = [FlowKey::of_xdp(&wire(tag), device), FlowKey::of_tc(&wire(None), device, tag)];
+                for key in keys {
+                    assert_eq!((key.ethertype(), key.protocol()), (ETH_P_IP, 17));
+                    assert!(key.decides());
+                }
+                assert_eq!(keys.map(|key| key.hook()), [Hook::Xdp, Hook::Tc]);
+                assert_eq!(keys.map(|key| key.has_tag()), [tag.is_some(), false]);
+            }
+        }
     }
 
     #[test]
     fn frames_whose_contents_matter_are_not_decided_by_their_key() {
-        assert!(is_decided_by_key(ETH_P_IP, 17));
-        assert!(is_decided_by_key(ETH_P_IP, ICMPV6), "a protocol of IPv4");
-        assert!(is_decided_by_key(ETH_P_IPV6, 6));
-        assert!(is_decided_by_key(0x88b5, 0));
-        for (ethertype, protocol) in [(ETH_P_IPV6, ICMPV6), (ETH_P_8021Q, 0), (ETH_P_8021AD, 0), (ETH_P_PPP_SES, 0)] {
-            assert!(!is_decided_by_key(ethertype, protocol));
+        let decides = |tag: Option<Tag>, ethertype: u16, protocol: u8| {
+            let mut wire = wire(tag);
+            let at = if tag.is_some() { 16 } else { 12 };
+            wire.0[at..at + 2].copy_from_slice(&ethertype.to_be_bytes());
+            let l4 = at + if ethertype == ETH_P_IPV6 { 8 } else { 11 };
+            wire.0[l4] = protocol;
+            FlowKey::of_xdp(&wire, 7).decides() && (tag.is_some() || FlowKey::of_tc(&wire, 7, None).decides())
+        };
+        for tag in [None, TEN] {
+            assert!(decides(tag, ETH_P_IP, 17));
+            assert!(decides(tag, ETH_P_IP, ICMPV6), "a protocol of IPv4");
+            assert!(decides(tag, ETH_P_IPV6, 6));
+            assert!(decides(tag, 0x88b5, 0));
+            assert!(!decides(tag, ETH_P_IPV6, ICMPV6));
+            assert!(!decides(tag, ETH_P_PPP_SES, 0));
         }
+        assert!(!decides(TEN, ETH_P_8021Q, 0));
+        assert!(!decides(TEN, ETH_P_8021AD, 0));
+        // To tc, a tag in the bytes is not the outermost one.
+        assert!(!FlowKey::of_tc(&wire(TEN), 7, None).decides());
     }
 
     /// Neighbours in address space, as a hypervisor gives them out, do not crowd in a few cells.
     #[test]
     fn cells_are_used_evenly() {
-        let mut used = [0u32; FLOWS as usize];
-        for last in 0..FLOWS {
-            let addresses = (0x0200_0000_5452_0002 ^ u64::from(last.swap_bytes()) << 16, last);
-            used[key((Hook::Tc, 7, addresses, None, ETH_P_IP, (0x45, 17))).cell() as usize] += 1;
+        let mut used = [[0u32; FLOWS as usize]; 4];
+        for number in 0..u16::try_from(FLOWS).unwrap() {
+            let [high, low] = number.to_be_bytes();
+            let vlan = Some(Tag::new(ETH_P_8021Q, number % 4094 + 1));
+            let mut to_many = wire(None);
+            to_many.0[4..6].copy_from_slice(&[high, low]);
+            let mut from_many = wire(None);
+            from_many.0[10..12].copy_from_slice(&[high, low]);
+            let keys = [
+                FlowKey::of_xdp(&to_many, 7),
+                FlowKey::of_xdp(&from_many, 7),
+                FlowKey::of_xdp(&wire(vlan), 7),
+                FlowKey::of_tc(&wire(None), 7, vlan),
+            ];
+            for (used, key) in used.iter_mut().zip(keys) {
+                used[key.cell() as usize] += 1;
+            }
         }
-        assert!(used.iter().filter(|count| **count > 0).count() > FLOWS as usize / 2);
-        assert!(used.iter().all(|count| *count < 10));
+        for used in used {
+            assert!(used.iter().filter(|count| **count > 0).count() > FLOWS as usize / 2);
+            assert!(used.iter().all(|count| *count < 12));
+        }
     }
 }

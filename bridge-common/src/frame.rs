@@ -82,6 +82,12 @@ impl Tag {
         self.0.get() as u16
     }
 
+    /// The four bytes of it in a frame, as they lie in memory.
+    #[inline(always)]
+    pub const fn on_the_wire(self) -> u32 {
+        self.0.get().to_be()
+    }
+
     /// The VLAN id.
     #[inline(always)]
     pub const fn vid(self) -> u16 {

@@ -231,8 +231,8 @@ pub struct Lease {
     pub until: u64,
     /// Whether the policy on the bridges is still what the tables say.
     pub policy: Trust,
-    /// Changes whenever anything else changes that a decision rests on, but for the FDB, whose churn is counted by VLAN
-    /// ([`crate::flow::CHURN_CELLS`]). Never twice the same: [`moment`].
+    /// Changes whenever anything else changes that a decision rests on, but for the FDB, and before all churn cells
+    /// ([`crate::flow::CHURN_CELLS`]) change for the same reason. Never twice the same: [`moment`].
     pub changed: u64,
 }
 

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::Fid,
-    flow::{CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, flow_flags},
-    frame::Tag,
+    flow::{CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, churn_cell, flow_flags},
+    frame::{ETH_P_IP, ETH_P_IPV6, Tag},
     maps::{Port, port_flags},
     reason::Reason,
     tags::Rewrite,
@@ -35,7 +35,7 @@ static CELLS: Array<Flow> = Array::with_max_entries(FLOWS, BPF_F_MMAPABLE);
 #[map(name = "xbr_key")]
 static KEY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 
-/// By VLAN id: when something was last cancelled there ([`bridge_common::maps::moment`]).
+/// By [`churn_cell`]: when something was last cancelled there ([`bridge_common::maps::moment`]).
 #[map(name = "xbr_churn")]
 static CHURN: Array<u64> = Array::with_max_entries(CHURN_CELLS, BPF_F_MMAPABLE);
 
@@ -49,6 +49,8 @@ pub(crate) struct Stamp {
     vid: u16,
 }
 
+/// The protocol of an IP packet.
+const UDP: u8 = 17;
 /// No VLAN id.
 const NO_VID: u16 = u16::MAX;
 
@@ -83,11 +85,15 @@ pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
     // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each other:
     // they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no port.
     let flow = unsafe { &mut *cell };
-    let fits = flow.key.head == key.head && flow.key.middle == key.middle && flow.key.rest == key.rest;
-    if !fits || flow.changed != changed() || tick().wrapping_sub(flow.tick) >= FLOW_TICKS {
+    if flow.key.head != key.head
+        || flow.key.middle != key.middle
+        || flow.key.rest != key.rest
+        || tick().wrapping_sub(flow.tick) >= FLOW_TICKS
+        || churn(churn_cell(flow.vid)) != flow.churn
+    {
         return None;
     }
-    (churn(flow.vid) == Some(flow.churn)).then_some(flow)
+    Some(flow)
 }
 
 /// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB
@@ -104,18 +110,26 @@ pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) ->
         Some(tag) if tag.vid() != 0 => tag.vid(),
         _ => port.pvid & 0x0fff,
     };
-    match churn(vid) {
-        Some(churn) => Stamp { changed, churn, vid },
-        None => Stamp { changed, churn: 0, vid: NO_VID },
-    }
+    Stamp { changed, churn: churn(churn_cell(vid)), vid }
 }
 
 /// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
 #[inline(always)]
-pub(crate) fn hand_on(key: Option<FlowKey>) {
+pub(crate) fn hand_on(key: &FlowKey) {
     if let Some(cell) = KEY.get_ptr_mut(0) {
         // SAFETY: the value belongs to this CPU.
-        unsafe { *cell = key.unwrap_or(FlowKey::NONE) }
+        unsafe { *cell = if key.decides() { *key } else { FlowKey::NONE } }
+    }
+}
+
+/// Hands no key on: frames like this one are to be looked at one by one, or this one is not quite like those of its cell,
+/// which stays as it is.
+#[cold]
+#[inline(always)]
+pub(crate) fn hand_nothing_on() {
+    if let Some(cell) = KEY.get_ptr_mut(0) {
+        // SAFETY: the value belongs to this CPU. FlowKey::NONE is known by this part.
+        unsafe { (*cell).rest = 0 }
     }
 }
 
@@ -125,7 +139,9 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
     let Some(key) = KEY.get_ptr(0) else { return };
     // SAFETY: the value belongs to this CPU.
     let key = unsafe { &*key };
-    if XBR_CACHE.load() == 0 || stamp.vid != found.vid || key.rest == 0 {
+    // Whoever changes more than the FDB writes `changed` first and the churn cells behind it: if a cell was seen that was
+    // written so after the tables had been looked at, this is.
+    if XBR_CACHE.load() == 0 || stamp.vid != found.vid || key.rest == 0 || changed() != stamp.changed {
         return;
     }
     let Some(cell) = cell(key) else { return };
@@ -134,13 +150,12 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
     // SAFETY: as in `current`. The key is written last: whoever reads meanwhile finds no key that the rest is not about.
     unsafe {
         ptr::write_volatile(&raw mut (*cell).key.rest, 0);
-        (*cell).changed = stamp.changed;
         (*cell).churn = stamp.churn;
         (*cell).tick = tick();
         (*cell).max_len = max_len;
         (*cell).vid = found.vid;
         (*cell).out = found.out;
-        (*cell).flags = found.flags;
+        (*cell).flags = found.flags | kind(key);
         (*cell).ifindex = found.ifindex;
         (*cell).slot = found.slot;
         (*cell).fid = found.fid;
@@ -187,6 +202,15 @@ fn flush(cell: *mut Flow) {
     unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
 }
 
+/// Flags that follow from the key alone.
+#[inline(always)]
+fn kind(key: &FlowKey) -> u16 {
+    let udp = matches!(key.hook(), Hook::Xdp) && key.protocol() == UDP;
+    flag(flow_flags::TAGGED, key.has_tag())
+        | flag(flow_flags::UDP4, udp && key.ethertype() == ETH_P_IP)
+        | flag(flow_flags::UDP6, udp && key.ethertype() == ETH_P_IPV6)
+}
+
 /// The flag, if it is `on`; without a branch, of which the verifier would look at both sides.
 #[inline(always)]
 pub(crate) fn flag(flag: u16, on: bool) -> u16 {
@@ -200,17 +224,28 @@ fn tick() -> u32 {
     unsafe { bpf_jiffies64() as u32 }
 }
 
+/// What is in a churn cell.
 #[inline(always)]
-fn churn(vid: u16) -> Option<u64> {
+fn churn(cell: u8) -> u64 {
     // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
-    CHURN.get_ptr(u32::from(vid) & (CHURN_CELLS - 1)).map(|cell| unsafe { ptr::read_volatile(cell) })
+    CHURN.get_ptr(u32::from(cell)).map_or(0, |cell| unsafe { ptr::read_volatile(cell) })
 }
 
-/// Ends every decision that rests on the FDB of a VLAN.
+/// Ends every decision that rests on the FDB of the VLANs of this cell.
 #[inline(always)]
-pub(crate) fn churned(vid: u16, moment: u64) {
-    if let Some(cell) = CHURN.get_ptr_mut(u32::from(vid) & (CHURN_CELLS - 1)) {
+pub(crate) fn churned(cell: u8, moment: u64) {
+    if let Some(cell) = CHURN.get_ptr_mut(u32::from(cell)) {
         // SAFETY: as above.
         unsafe { ptr::write_volatile(cell, moment) }
+    }
+}
+
+/// Ends every decision.
+#[inline(always)]
+pub(crate) fn all_churned(moment: u64) {
+    let mut cell = 0;
+    while cell < CHURN_CELLS {
+        churned(cell as u8, moment);
+        cell += 1;
     }
 }

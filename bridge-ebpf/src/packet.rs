@@ -1,8 +1,7 @@
 //! Reading packet memory.
 
 use bridge_common::{
-    flow::FLOW_BYTES,
-    frame::{ETH_P_IP, ETH_P_IPV6, Tag, is_tag},
+    flow::{Bytes, FLOW_BYTES},
     mac::Mac,
 };
 
@@ -11,19 +10,6 @@ use bridge_common::{
 pub(crate) struct Packet {
     data: usize,
     end: usize,
-}
-
-/// The parts of a frame's first bytes that are the same in all frames of a flow.
-#[derive(Clone, Copy)]
-pub(crate) struct Head {
-    /// Both addresses as they lie in memory.
-    pub(crate) addresses: (u64, u32),
-    /// The tag in the bytes.
-    pub(crate) tag: Option<Tag>,
-    /// The EtherType behind it, host order.
-    pub(crate) ethertype: u16,
-    /// What [`FlowKey::new`](bridge_common::flow::FlowKey::new) wants of an IP packet: its first byte and its protocol.
-    pub(crate) packet: (u8, u8),
 }
 
 impl Packet {
@@ -57,47 +43,11 @@ impl Packet {
         Some(u16::from_be(words[6]))
     }
 
-    /// The twelve bytes of both addresses as they stand in memory.
+    /// The first bytes; `None` if there are fewer than [`FLOW_BYTES`].
     #[inline(always)]
-    pub(crate) fn words(self) -> Option<[u16; 6]> {
-        let words = self.at::<[u16; 6]>(0)?;
-        // SAFETY: in bounds; packets begin at even addresses.
-        Some(unsafe { *words })
-    }
-
-    /// What a flow's key is made of. `None` for what is shorter than [`FLOW_BYTES`].
-    #[inline(always)]
-    pub(crate) fn head(self) -> Option<Head> {
+    pub(crate) fn start(self) -> Option<Start> {
         self.at::<[u8; FLOW_BYTES]>(0)?;
-        // SAFETY: all offsets lie below FLOW_BYTES.
-        unsafe {
-            let addresses = (self.load::<u64>(0), self.load::<u32>(8));
-            let outer = u16::from_be(self.load(12));
-            if is_tag(outer) {
-                let tag = Some(Tag::new(outer, u16::from_be(self.load(14))));
-                let ethertype = u16::from_be(self.load(16));
-                Some(Head { addresses, tag, ethertype, packet: self.packet_head(ethertype, 18) })
-            } else {
-                Some(Head { addresses, tag: None, ethertype: outer, packet: self.packet_head(outer, 14) })
-            }
-        }
-    }
-
-    /// As [`Head::packet`], of the packet at `l3`.
-    ///
-    /// # Safety
-    ///
-    /// Ten bytes at `l3` lie in the packet.
-    #[inline(always)]
-    unsafe fn packet_head(self, ethertype: u16, l3: usize) -> (u8, u8) {
-        // SAFETY: as the caller says.
-        unsafe {
-            match ethertype {
-                ETH_P_IP => (self.load(l3), self.load(l3 + 9)),
-                ETH_P_IPV6 => (0, self.load(l3 + 6)),
-                _ => (0, 0),
-            }
-        }
+        Some(Start(self))
     }
 
     /// The `T` at `offset`, which may be misaligned: to the BPF machine that is a load like any other, and where the processor
@@ -107,9 +57,20 @@ impl Packet {
     ///
     /// All of it lies in the packet.
     #[inline(always)]
-    unsafe fn load<T>(self, offset: usize) -> T {
+    pub(crate) unsafe fn load<T>(self, offset: usize) -> T {
         // SAFETY: as the caller says, and see above.
         unsafe { ((self.data + offset) as *const T).read_volatile() }
+    }
+
+    /// Writes the `T` at `offset`; as [`Self::load`].
+    ///
+    /// # Safety
+    ///
+    /// All of it lies in the packet.
+    #[inline(always)]
+    pub(crate) unsafe fn store<T>(self, offset: usize, value: T) {
+        // SAFETY: as the caller says.
+        unsafe { ((self.data + offset) as *mut T).write_volatile(value) }
     }
 
     /// A 16-bit number in network order at `offset`.
@@ -126,6 +87,30 @@ impl Packet {
         let field = self.at::<u8>(offset)?;
         // SAFETY: in bounds.
         Some(unsafe { *field })
+    }
+}
+
+/// [`FLOW_BYTES`] bytes that are there.
+#[derive(Clone, Copy)]
+pub(crate) struct Start(Packet);
+
+impl Bytes for Start {
+    #[inline(always)]
+    fn eight(&self, offset: usize) -> u64 {
+        // SAFETY: all that makes a key lies in FLOW_BYTES, and the offsets are constants: the verifier looks.
+        unsafe { self.0.load(offset) }
+    }
+
+    #[inline(always)]
+    fn two(&self, offset: usize) -> u16 {
+        // SAFETY: as above.
+        unsafe { self.0.load(offset) }
+    }
+
+    #[inline(always)]
+    fn one(&self, offset: usize) -> u8 {
+        // SAFETY: as above.
+        unsafe { self.0.load(offset) }
     }
 }
 

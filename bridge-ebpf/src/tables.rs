@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Entry, Fid, Tables},
+    flow::churn_cell,
     frame::Tag,
     mac::Mac,
     maps::{
@@ -98,10 +99,13 @@ pub(crate) fn changed() -> u64 {
 /// Ends every decision that was made before. To be called after the change itself was written.
 #[inline(always)]
 fn end_decisions() {
+    let moment = moment_here();
     if let Some(lease) = LEASE.get_ptr_mut(0) {
         // SAFETY: as in `leased`.
-        unsafe { ptr::write_volatile(&raw mut (*lease).changed, moment_here()) }
+        unsafe { ptr::write_volatile(&raw mut (*lease).changed, moment) }
     }
+    // After that word: see `flow::fill`.
+    flow::all_churned(moment);
 }
 
 /// A number that no other CPU writes.
@@ -230,5 +234,5 @@ pub(crate) fn cancel(vid: u16, mac: Mac) {
         // volatile accesses.
         unsafe { ptr::write_volatile(cell, bpf_ktime_get_ns()) }
     }
-    flow::churned(vid, moment_here());
+    flow::churned(churn_cell(vid), moment_here());
 }

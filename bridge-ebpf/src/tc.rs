@@ -10,7 +10,7 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use bridge_common::{
     decide::{Fid, Tables as _, Verdict, decide},
-    flow::{FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
+    flow::{FlowKey, flow_flags, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
     maps::{MAX_PORTS, PARENT},
@@ -21,7 +21,7 @@ use bridge_common::{
 use crate::{
     count::{count, count_sent},
     flow::{self, Found, Stamp},
-    packet::{Head, Packet},
+    packet::Packet,
     tables::{self, KernelTables, UNKNOWN},
 };
 
@@ -100,35 +100,24 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
     }
 }
 
-/// The key of a frame that is decided by it and its length.
-#[inline(always)]
-fn flow_key(ctx: &TcContext) -> Option<FlowKey> {
-    let Head { addresses, tag, ethertype, packet } = Packet::new(ctx.data(), ctx.data_end()).head()?;
-    // A tag in the bytes is an inner one, or in the wrong place.
-    if tag.is_some() || !is_decided_by_key(ethertype, packet.1) {
-        return None;
-    }
-    // SAFETY: the kernel hands every classifier a valid context.
-    let device = unsafe { (*ctx.skb.skb).ifindex };
-    Some(FlowKey::new(Hook::Tc, device, addresses, tag_in_metadata(ctx), ethertype, packet))
-}
-
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
 #[inline(always)]
 pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
-    let Some(key) = flow_key(ctx) else {
-        flow::hand_on(None);
+    let Some(start) = Packet::new(ctx.data(), ctx.data_end()).start() else {
+        flow::hand_nothing_on();
         return None;
     };
+    // SAFETY: the kernel hands every classifier a valid context.
+    let device = unsafe { (*ctx.skb.skb).ifindex };
+    let key = FlowKey::of_tc(&start, device, tag_in_metadata(ctx));
     let Some(flow) = flow::current(&key) else {
-        flow::hand_on(Some(key));
+        flow::hand_on(&key);
         return None;
     };
-    // It stays as it is, if this frame is of another kind.
-    flow::hand_on(None);
     // SAFETY: the kernel hands every classifier a valid context.
     let len = unsafe { (*ctx.skb.skb).len };
     if len > u32::from(flow.max_len) && !is_super_frame(ctx) {
+        flow::hand_nothing_on();
         return None;
     }
     if flow.flags & flow_flags::REWRITE != 0 {

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Fid, Tables as _, Verdict, decide},
-    flow::{Flow, FlowKey, Hook, flow_flags, is_decided_by_key, is_ip},
+    flow::{Flow, FlowKey, flow_flags, is_ip},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
         is_tag, is_tunnel_port,
@@ -26,7 +26,7 @@ use bridge_common::{
 use crate::{
     count::{count, count_sent},
     flow::{self, Found},
-    packet::{Head, Packet},
+    packet::Packet,
     tables::{self, DEVICES, KernelTables, UNKNOWN},
 };
 
@@ -41,46 +41,38 @@ fn is_in_one_buffer(ctx: &XdpContext) -> bool {
     unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == ctx.data_end() - ctx.data() }
 }
 
-/// The key of the frame; `None` if it is too short for one.
-#[inline(always)]
-fn flow_key(ctx: &XdpContext, packet: Packet) -> Option<FlowKey> {
-    let Head { addresses, tag, ethertype, packet } = packet.head()?;
-    Some(FlowKey::new(Hook::Xdp, ctx.ingress_ifindex() as u32, addresses, tag, ethertype, packet))
-}
-
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
 #[inline(always)]
 pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
     let packet = Packet::new(ctx.data(), ctx.data_end());
-    let Some(key) = flow_key(ctx, packet) else {
-        flow::hand_on(None);
+    let Some(start) = packet.start() else {
+        flow::hand_nothing_on();
         return None;
     };
+    let key = FlowKey::of_xdp(&start, ctx.ingress_ifindex() as u32);
     let Some(flow) = flow::current(&key) else {
-        flow::hand_on(is_decided_by_key(key.ethertype(), key.protocol()).then_some(key));
+        flow::hand_on(&key);
         return None;
     };
-    // It stays as it is, if this frame is of another kind.
-    flow::hand_on(None);
-    if !is_in_one_buffer(ctx) {
-        return None;
-    }
     let wire_len = (ctx.data_end() - ctx.data()) as u32;
     let flags = flow.flags;
-    if wire_len > u32::from(flow.max_len) {
+    if !is_in_one_buffer(ctx)
+        || wire_len > u32::from(flow.max_len)
+        || flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow)
+    {
+        flow::hand_nothing_on();
         return None;
     }
-    if flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow) {
-        return None;
-    }
-    let missing = if flags & flow_flags::REWRITE != 0 {
+    let mut missing = XDP_PASS;
+    if flags & flow_flags::REWRITE != 0 {
         let rewrite = flow.rewrite;
-        apply(ctx, packet, &rewrite)?;
-        XDP_DROP
-    } else {
-        XDP_PASS
-    };
-    let len = wire_len - if flow.key.has_tag() { VLAN_HLEN } else { 0 };
+        if apply(ctx, packet, &rewrite).is_none() {
+            flow::hand_nothing_on();
+            return None;
+        }
+        missing = XDP_DROP;
+    }
+    let len = if flags & flow_flags::TAGGED != 0 { wire_len - VLAN_HLEN } else { wire_len };
     let action = send(flow.out, missing);
     if action == XDP_REDIRECT {
         flow::served(flow, len);
@@ -90,8 +82,7 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
     Some(action)
 }
 
-/// Whether this frame on a virtual device may go, as those before it did. Where a UDP checksum would have to be summed, the
-/// whole way has to be gone.
+/// Whether this frame on a virtual device may go, as those before it did.
 #[inline(always)]
 fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
     // SAFETY: a cell of this CPU; see `at_odd_address` for the way through the map.
@@ -102,11 +93,38 @@ fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
     if odd {
         return false;
     }
-    if flow.key.protocol() != UDP || !is_ip(flow.key.ethertype()) {
-        return true;
+    let flags = flow.flags;
+    let l3 = if flags & flow_flags::TAGGED != 0 { 18 } else { 14 };
+    if flags & flow_flags::UDP4 != 0 {
+        udp4_is_whole(packet, l3)
+    } else {
+        flags & flow_flags::UDP6 == 0 || udp_is_whole(packet, l3, l3 + 40, ETH_P_IPV6)
     }
-    let l4 = if flow.key.has_tag() { 18 } else { 14 } + if flow.key.ethertype() == ETH_P_IP { 20 } else { 40 };
-    packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port)) && packet.be16(l4 + 6) == Some(0)
+}
+
+/// As [`udp_is_whole`], of IPv4 without options, in few instructions.
+#[inline(always)]
+fn udp4_is_whole(packet: Packet, l3: usize) -> bool {
+    if packet.at::<[u8; 28]>(l3).is_none() {
+        return false;
+    }
+    // SAFETY: all offsets lie below 28.
+    let (source, destination, port, len, check) = unsafe {
+        (
+            packet.load::<u32>(l3 + 12),
+            packet.load::<u32>(l3 + 16),
+            packet.load::<u16>(l3 + 22),
+            packet.load::<u16>(l3 + 24),
+            packet.load::<u16>(l3 + 26),
+        )
+    };
+    // The sum of numbers in network order is that of the numbers, in network order.
+    let sum = u64::from(source) + u64::from(destination) + u64::from(len) + u64::from(u16::from(UDP).to_be());
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    u64::from(check) != sum && !is_tunnel_port(u16::from_be(port))
 }
 
 /// Decides by the tables, for frames like this one to come as well. `None`: leave it to the tc program.
@@ -329,14 +347,15 @@ fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
     if rewrite.is_nothing() {
         return Some(());
     }
-    let macs = packet.words()?;
     // The EtherType behind what is taken off: the frame stays a whole one.
-    if rewrite.pop > 0 {
-        packet.be16((ETH_HLEN + 2) as usize)?;
-    }
-    if rewrite.pop > 1 {
-        packet.be16((ETH_HLEN + 6) as usize)?;
-    }
+    let head = match rewrite.pop {
+        0 => packet.at::<[u8; 14]>(0).map(|_| ()),
+        1 => packet.at::<[u8; 18]>(0).map(|_| ()),
+        _ => packet.at::<[u8; 22]>(0).map(|_| ()),
+    };
+    head?;
+    // SAFETY: in bounds.
+    let addresses = unsafe { (packet.load::<u64>(0), packet.load::<u32>(8)) };
     let growth = rewrite.growth();
     // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
     if growth != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, -growth) } != 0 {
@@ -344,9 +363,12 @@ fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
     }
     let packet = Packet::new(ctx.data(), ctx.data_end());
     if growth != 0 {
-        let addresses = packet.at::<[u16; 6]>(0)?;
-        // SAFETY: in bounds and even.
-        unsafe { *addresses = macs };
+        packet.at::<[u8; 12]>(0)?;
+        // SAFETY: in bounds.
+        unsafe {
+            packet.store(0, addresses.0);
+            packet.store(8, addresses.1);
+        }
     }
     let [first, second] = rewrite.tags;
     if rewrite.push > 0 {
@@ -361,8 +383,8 @@ fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
 /// Writes a tag at `offset`.
 #[inline(always)]
 fn put(packet: Packet, offset: usize, tag: Tag) -> Option<()> {
-    let place = packet.at::<[u16; 2]>(offset)?;
-    // SAFETY: in bounds and even.
-    unsafe { *place = [tag.tpid().to_be(), tag.tci().to_be()] };
+    packet.at::<[u8; 4]>(offset)?;
+    // SAFETY: in bounds.
+    unsafe { packet.store(offset, tag.on_the_wire()) };
     Some(())
 }

@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
-    flow::{FLOWS, Flow},
+    flow::{CHURN_CELLS, FLOWS, Flow, churn_cell},
     maps::{
         Counter, FdbKey, FdbValue, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE,
         VlanCounters, moment,
@@ -38,6 +38,7 @@ pub struct Tables {
     generations: Cells<u64>,
     trust: Cells<Trust>,
     lease: Cells<Lease>,
+    churn: Cells<u64>,
     flows: Cells<Flow>,
 }
 
@@ -58,6 +59,7 @@ impl Tables {
             generations: Cells::map(ebpf, "xbr_gens", GENERATIONS)?,
             trust: Cells::map(ebpf, "xbr_trust", TRUST_CELLS)?,
             lease: Cells::map(ebpf, "xbr_lease", 1)?,
+            churn: Cells::map(ebpf, "xbr_churn", CHURN_CELLS)?,
             flows: Cells::map(ebpf, "xbr_flows", flow_cells())?,
         };
         // What the programs find in place of a port that is in doubt.
@@ -80,8 +82,18 @@ impl Tables {
     /// Ends all decisions that the flow cache holds. To be called after whatever they rested on was written, so that a
     /// decision which still saw the old state is ended as well.
     pub fn end_decisions(&mut self) {
+        let moment = moment(now(), USER_SPACE);
         // SAFETY: as above.
-        self.lease.write(0, |lease| unsafe { &raw mut (*lease).changed }, moment(now(), USER_SPACE));
+        self.lease.write(0, |lease| unsafe { &raw mut (*lease).changed }, moment);
+        // In this order: whoever reads one of these and then that word knows whether the tables had been changed before.
+        for cell in 0..CHURN_CELLS {
+            self.churn.write(cell, |churn| churn, moment);
+        }
+    }
+
+    /// Ends all decisions that rest on the FDB of this VLAN (0: of VLAN-unaware bridges); as [`Self::end_decisions`].
+    pub fn end_decisions_in(&mut self, vid: u16) {
+        self.churn.write(u32::from(churn_cell(vid)), |churn| churn, moment(now(), USER_SPACE));
     }
 
     /// The cells of the flow cache that have served frames since they were filled.

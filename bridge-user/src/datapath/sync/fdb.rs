@@ -86,7 +86,7 @@ impl FdbSync {
             return self.put(tables, key, at, data);
         }
         let removed = self.remove(tables, key);
-        tables.end_decisions();
+        tables.end_decisions_in(key.vlan);
         removed
     }
 
@@ -163,7 +163,7 @@ impl FdbSync {
         // The next frame of the source goes to the bridge: how old the kernel's entry is, is not known here.
         let put = tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })?;
         if changes {
-            tables.end_decisions();
+            tables.end_decisions_in(key.vlan);
         }
         if put {
             known.written = Some((at, data));
