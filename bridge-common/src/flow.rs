@@ -19,7 +19,7 @@ pub const FLOW_BITS: u32 = 10;
 /// Cells of one CPU.
 pub const FLOWS: u32 = 1 << FLOW_BITS;
 /// How old a decision may become, in ticks of the kernel (1 to 10 ms each).
-pub const FLOW_TICKS: u32 = 8;
+pub const FLOW_TICKS: u64 = 8;
 /// Churn cells, of VLAN ids modulo this number; 0 is also that of VLAN-unaware bridges.
 pub const CHURN_CELLS: u32 = 256;
 /// How many bytes of a frame have to be there to look at, whatever it carries: two addresses, a tag, an EtherType, and an
@@ -31,9 +31,24 @@ const ICMPV6: u8 = 58;
 
 /// The churn cell of a VLAN id.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "modulo 256")]
-pub const fn churn_cell(vid: u16) -> u8 {
-    vid as u8
+#[expect(clippy::cast_possible_truncation, reason = "a small number")]
+pub const fn churn_cell(vid: u16) -> u16 {
+    vid & (CHURN_CELLS as u16 - 1)
+}
+
+/// One frame of `len` bytes ([`crate::frame::Frame::len`]), to be added to [`Flow::served`]: bytes in the upper 40 bits, frames
+/// in the lower 24. Within [`FLOW_TICKS`] neither can come to more.
+#[inline(always)]
+pub const fn served(len: u64) -> u64 {
+    len << SERVED_BITS | 1
+}
+
+const SERVED_BITS: u32 = 24;
+
+/// Frames and bytes of [`Flow::served`].
+#[inline(always)]
+pub const fn packets_and_bytes(served: u64) -> (u64, u64) {
+    (served & ((1 << SERVED_BITS) - 1), served >> SERVED_BITS)
 }
 
 /// What is the same in all frames of a flow, in three words that take few instructions to put together.
@@ -165,8 +180,10 @@ impl FlowKey {
     /// The cell, below [`FLOWS`].
     #[inline(always)]
     pub const fn cell(&self) -> u32 {
-        // Multiplication carries differences upwards, where the number of the cell is taken from; a VLAN id is swapped down.
-        let mixed = self.head.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.middle.swap_bytes() ^ self.rest);
+        // The last two bytes of the destination, what of the source is not the same at all stations of a maker, a tag, and the
+        // protocol: they come to lie beside each other.
+        // Multiplication carries differences upwards, where the number of the cell is taken from.
+        let mixed = (self.head >> 32) ^ self.middle ^ (self.rest >> 8);
         (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> (64 - FLOW_BITS)) as u32
     }
 }
@@ -204,18 +221,16 @@ pub mod flow_flags {
 pub struct Flow {
     /// Which frames this is about; [`FlowKey::NONE`] for none.
     pub key: FlowKey,
-    /// What was in the churn cell of `vid` before the tables were looked at.
+    /// What was in the churn cell `churn_at` before the tables were looked at.
     pub churn: u64,
-    /// Bytes served since the cell was filled, as in [`crate::frame::Frame::len`].
-    pub bytes: u64,
-    /// Frames served since.
-    pub packets: u32,
-    /// The kernel's ticks when it was filled, the lower half.
-    pub tick: u32,
+    /// What was served since the cell was filled ([`served`]).
+    pub served: u64,
+    /// The kernel's ticks when it was filled.
+    pub tick: u64,
     /// The longest frame that may go, in bytes as they lie before the hook; super-frames of tc are exempt.
     pub max_len: u16,
-    /// The kernel's VLAN id, 0 on a VLAN-unaware bridge.
-    pub vid: u16,
+    /// [`churn_cell`] of the VLAN.
+    pub churn_at: u16,
     /// Slot of the egress port.
     pub out: u16,
     /// [`flow_flags`].
@@ -241,11 +256,10 @@ impl Flow {
     pub const NONE: Flow = Flow {
         key: FlowKey::NONE,
         churn: 0,
-        bytes: 0,
-        packets: 0,
+        served: 0,
         tick: 0,
         max_len: 0,
-        vid: 0,
+        churn_at: 0,
         out: 0,
         flags: 0,
         ifindex: 0,
@@ -380,6 +394,13 @@ mod tests {
                 assert_eq!(keys.map(|key| key.has_tag()), [tag.is_some(), false]);
             }
         }
+    }
+
+    #[test]
+    fn frames_and_bytes_are_counted_in_one_word() {
+        let sum = served(64) + served(0xffff) + served(0);
+        assert_eq!(packets_and_bytes(sum), (3, 64 + 0xffff));
+        assert_eq!(packets_and_bytes(0), (0, 0));
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub const fn encapsulates(ethertype: u16) -> bool {
 /// one is whole: L2TP, GTP-U, GRE, VXLAN (also Linux' old port), FOU and GUE, GENEVE, MPLS.
 #[inline(always)]
 pub const fn is_tunnel_port(port: u16) -> bool {
-    matches!(port, 1701 | 2152 | 4754 | 4789 | 5555 | 6080 | 6081 | 6635 | 8472)
+    // Most are outside, and one look tells.
+    port.wrapping_sub(1701) <= 8472 - 1701
+        && matches!(port, 1701 | 2152 | 4754 | 4789 | 5555 | 6080 | 6081 | 6635 | 8472)
 }
 
 /// Whether `next_header` and `icmp_type` are those of IPv6 neighbour discovery (RFC 4861, types 133 to 137).

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::Fid,
-    flow::{CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, churn_cell, flow_flags},
+    flow::{self, CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, churn_cell, flow_flags, packets_and_bytes},
     frame::{ETH_P_IP, ETH_P_IPV6, Tag},
     maps::{Port, port_flags},
     reason::Reason,
@@ -78,9 +78,7 @@ pub(crate) fn cell(key: &FlowKey) -> Option<*mut Flow> {
 /// The cell of this key if the decision in it still stands.
 #[inline(always)]
 pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
-    if XBR_CACHE.load() == 0 {
-        return None;
-    }
+    // Where nothing is remembered, no cell has a key.
     let cell = cell(key)?;
     // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each other:
     // they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no port.
@@ -89,7 +87,7 @@ pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
         || flow.key.middle != key.middle
         || flow.key.rest != key.rest
         || tick().wrapping_sub(flow.tick) >= FLOW_TICKS
-        || churn(churn_cell(flow.vid)) != flow.churn
+        || churn(flow.churn_at) != flow.churn
     {
         return None;
     }
@@ -153,7 +151,7 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
         (*cell).churn = stamp.churn;
         (*cell).tick = tick();
         (*cell).max_len = max_len;
-        (*cell).vid = found.vid;
+        (*cell).churn_at = churn_cell(found.vid);
         (*cell).out = found.out;
         (*cell).flags = found.flags | kind(key);
         (*cell).ifindex = found.ifindex;
@@ -168,9 +166,8 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
 
 /// Counts one frame of `len` bytes that a cell has served.
 #[inline(always)]
-pub(crate) fn served(flow: &mut Flow, len: u32) {
-    flow.packets = flow.packets.wrapping_add(1);
-    flow.bytes += u64::from(len);
+pub(crate) fn served(flow: &mut Flow, len: u64) {
+    flow.served = flow.served.wrapping_add(flow::served(len));
 }
 
 /// Adds what the cell has served to the counters. User space looks at `flushes` of the first cell of each CPU before and
@@ -182,12 +179,13 @@ fn flush(cell: *mut Flow) {
         let Some(first) = CELLS.get_ptr_mut(bpf_get_smp_processor_id() * FLOWS) else { return };
         (&mut *cell, &raw mut (*first).flushes)
     };
-    if flow.packets == 0 {
+    if flow.served == 0 {
         return;
     }
     // SAFETY: the kernel returned the pointer for this program run, and only this CPU writes there.
     unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
-    let amount = Amount { packets: u64::from(flow.packets), bytes: flow.bytes };
+    let (packets, bytes) = packets_and_bytes(flow.served);
+    let amount = Amount { packets, bytes };
     let reason = match flow.key.hook() {
         Hook::Tc => Reason::ForwardedTc,
         Hook::Xdp => Reason::ForwardedXdp,
@@ -196,8 +194,7 @@ fn flush(cell: *mut Flow) {
     if flow.flags & flow_flags::BY_PARENT != 0 {
         add_sent(flow.out, amount);
     }
-    flow.packets = 0;
-    flow.bytes = 0;
+    flow.served = 0;
     // SAFETY: as above.
     unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
 }
@@ -217,23 +214,23 @@ pub(crate) fn flag(flag: u16, on: bool) -> u16 {
     flag * u16::from(on)
 }
 
-/// The kernel's ticks, the lower half.
+/// The kernel's ticks.
 #[inline(always)]
-fn tick() -> u32 {
+fn tick() -> u64 {
     // SAFETY: a helper without arguments.
-    unsafe { bpf_jiffies64() as u32 }
+    unsafe { bpf_jiffies64() }
 }
 
 /// What is in a churn cell.
 #[inline(always)]
-fn churn(cell: u8) -> u64 {
+fn churn(cell: u16) -> u64 {
     // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
     CHURN.get_ptr(u32::from(cell)).map_or(0, |cell| unsafe { ptr::read_volatile(cell) })
 }
 
 /// Ends every decision that rests on the FDB of the VLANs of this cell.
 #[inline(always)]
-pub(crate) fn churned(cell: u8, moment: u64) {
+pub(crate) fn churned(cell: u16, moment: u64) {
     if let Some(cell) = CHURN.get_ptr_mut(u32::from(cell)) {
         // SAFETY: as above.
         unsafe { ptr::write_volatile(cell, moment) }
@@ -245,7 +242,7 @@ pub(crate) fn churned(cell: u8, moment: u64) {
 pub(crate) fn all_churned(moment: u64) {
     let mut cell = 0;
     while cell < CHURN_CELLS {
-        churned(cell as u8, moment);
+        churned(cell as u16, moment);
         cell += 1;
     }
 }

@@ -25,6 +25,12 @@ impl Packet {
         self.data
     }
 
+    /// How many bytes are here.
+    #[inline(always)]
+    pub(crate) fn len(self) -> usize {
+        self.end - self.data
+    }
+
     /// Pointer to a `T` at `offset`, if all of it lies in the packet.
     #[inline(always)]
     pub(crate) fn at<T>(self, offset: usize) -> Option<*mut T> {

@@ -1,12 +1,12 @@
 //! The maps that user space fills, and the decision's view of them.
 
-use core::{hint::black_box, ptr};
+use core::ptr;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, DevMap, HashMap, PerCpuArray},
+    maps::{Array, DevMap, HashMap},
 };
 use bridge_common::{
     decide::{Entry, Fid, Tables},

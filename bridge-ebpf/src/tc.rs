@@ -129,7 +129,7 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     if flow.flags & flow_flags::FROM_PARENT != 0 {
         forget_priority(ctx);
     }
-    flow::served(flow, len);
+    flow::served(flow, u64::from(len));
     // SAFETY: a helper with plain arguments.
     Some(unsafe { bpf_redirect(flow.ifindex, 0) as i32 })
 }

@@ -36,9 +36,9 @@ static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Whether all of the frame is in one buffer: not every device takes more.
 #[inline(always)]
-fn is_in_one_buffer(ctx: &XdpContext) -> bool {
-    // SAFETY: a helper on the context.
-    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == ctx.data_end() - ctx.data() }
+fn is_in_one_buffer(ctx: &XdpContext, packet: Packet) -> bool {
+    // SAFETY: a helper on the context, which leaves pointers as they are.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == packet.len() }
 }
 
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
@@ -54,11 +54,12 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
         flow::hand_on(&key);
         return None;
     };
-    let wire_len = (ctx.data_end() - ctx.data()) as u32;
+    // In 64 bits, as arithmetic in 32 takes two steps more each time.
+    let wire_len = packet.len();
     let flags = flow.flags;
-    if !is_in_one_buffer(ctx)
-        || wire_len > u32::from(flow.max_len)
-        || flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow)
+    if !is_in_one_buffer(ctx, packet)
+        || wire_len > flow.max_len as usize
+        || flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow, flags)
     {
         flow::hand_nothing_on();
         return None;
@@ -72,19 +73,19 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
         }
         missing = XDP_DROP;
     }
-    let len = if flags & flow_flags::TAGGED != 0 { wire_len - VLAN_HLEN } else { wire_len };
+    let len = wire_len as u64 - if flags & flow_flags::TAGGED != 0 { u64::from(VLAN_HLEN) } else { 0 };
     let action = send(flow.out, missing);
     if action == XDP_REDIRECT {
         flow::served(flow, len);
     } else if action == XDP_DROP {
-        count(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len);
+        count(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len as u32);
     }
     Some(action)
 }
 
 /// Whether this frame on a virtual device may go, as those before it did.
 #[inline(always)]
-fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
+fn is_safe_on_virtual(packet: Packet, flow: &mut Flow, flags: u16) -> bool {
     // SAFETY: a cell of this CPU; see `at_odd_address` for the way through the map.
     let odd = unsafe {
         ptr::write_volatile(&raw mut flow.address, packet.address() as u64);
@@ -93,14 +94,16 @@ fn is_safe_on_virtual(packet: Packet, flow: &mut Flow) -> bool {
     if odd {
         return false;
     }
-    let flags = flow.flags;
-    let l3 = if flags & flow_flags::TAGGED != 0 { 18 } else { 14 };
-    if flags & flow_flags::UDP4 != 0 {
-        udp4_is_whole(packet, l3)
-    } else {
-        flags & flow_flags::UDP6 == 0 || udp_is_whole(packet, l3, l3 + 40, ETH_P_IPV6)
+    match flags & (flow_flags::UDP4 | flow_flags::UDP6 | flow_flags::TAGGED) {
+        0 | flow_flags::TAGGED => true,
+        flow_flags::UDP4 => udp4_is_whole(packet, 14),
+        UDP4_TAGGED => udp4_is_whole(packet, 18),
+        flow_flags::UDP6 => udp_is_whole(packet, 14, 54, ETH_P_IPV6),
+        _ => udp_is_whole(packet, 18, 58, ETH_P_IPV6),
     }
 }
+
+const UDP4_TAGGED: u16 = flow_flags::UDP4 | flow_flags::TAGGED;
 
 /// As [`udp_is_whole`], of IPv4 without options, in few instructions.
 #[inline(always)]
@@ -120,11 +123,11 @@ fn udp4_is_whole(packet: Packet, l3: usize) -> bool {
     };
     // The sum of numbers in network order is that of the numbers, in network order.
     let sum = u64::from(source) + u64::from(destination) + u64::from(len) + u64::from(u16::from(UDP).to_be());
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // Below 2^34 at first, and then below 0x10005: what is left of the carry is in the comparison.
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    u64::from(check) != sum && !is_tunnel_port(u16::from_be(port))
+    let difference = sum.wrapping_sub(u64::from(check));
+    difference != 0 && difference != 0xffff && !is_tunnel_port(u16::from_be(port))
 }
 
 /// Decides by the tables, for frames like this one to come as well. `None`: leave it to the tc program.
@@ -133,11 +136,11 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let changed = tables::changed();
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut slot = tables::device(ifindex);
-    if slot == UNKNOWN || !tables::leased() || !is_in_one_buffer(ctx) {
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    if slot == UNKNOWN || !tables::leased() || !is_in_one_buffer(ctx, packet) {
         return None;
     }
-    let packet = Packet::new(ctx.data(), ctx.data_end());
-    let wire_len = (ctx.data_end() - ctx.data()) as u32;
+    let wire_len = packet.len() as u32;
     let mut outer = None;
     if slot == PARENT {
         outer = tag_at(packet, 0, wire_len);
@@ -204,7 +207,9 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
 #[inline(always)]
 fn send(out: u16, missing: u32) -> u32 {
     // SAFETY: the map is a device map and lives as long as the program.
-    unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) as u32 }
+    let action =
+        unsafe { bpf_redirect_map((&raw const DEVICES).cast_mut().cast(), u64::from(out), u64::from(missing)) };
+    action as u32
 }
 
 /// The tag behind the addresses and `skip` bytes, in a frame of `len` bytes without those.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::MapError;
 use bridge_common::{
-    flow::{Hook, flow_flags},
+    flow::{Hook, flow_flags, packets_and_bytes},
     reason::{Class, Reason},
 };
 
@@ -43,7 +43,8 @@ impl Served {
                 Hook::Tc => Reason::ForwardedTc,
                 Hook::Xdp => Reason::ForwardedXdp,
             };
-            let count = Count { packets: u64::from(flow.packets), bytes: flow.bytes };
+            let (packets, bytes) = packets_and_bytes(flow.served);
+            let count = Count { packets, bytes };
             *served.ports.entry((flow.slot, reason)).or_default() += count;
             *served.vlans.entry(flow.fid).or_default() += count;
             if flow.flags & flow_flags::BY_PARENT != 0 {

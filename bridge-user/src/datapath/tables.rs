@@ -99,7 +99,7 @@ impl Tables {
     /// The cells of the flow cache that have served frames since they were filled.
     pub fn served(&self) -> impl Iterator<Item = Flow> {
         // SAFETY: the field of a value that the pointer is valid for.
-        let has_served = |cell: &u32| self.flows.part(*cell, |flow| unsafe { &raw const (*flow).packets }) != 0;
+        let has_served = |cell: &u32| self.flows.part(*cell, |flow| unsafe { &raw const (*flow).served }) != 0;
         (0..flow_cells()).filter(has_served).map(|cell| self.flows.read(cell))
     }
 
@@ -114,11 +114,9 @@ impl Tables {
     pub fn forget_served(&mut self, slot: u16) {
         for cell in 0..flow_cells() {
             let flow = self.flows.read(cell);
-            if flow.slot == slot && flow.packets != 0 {
+            if flow.slot == slot && flow.served != 0 {
                 // SAFETY: the field of a value that the pointer is valid for.
-                self.flows.write(cell, |flow| unsafe { &raw mut (*flow).bytes }, 0);
-                // SAFETY: as above, with the tick beside it, which is of no use any more.
-                self.flows.write(cell, |flow| unsafe { (&raw mut (*flow).packets).cast() }, 0);
+                self.flows.write(cell, |flow| unsafe { &raw mut (*flow).served }, 0);
             }
         }
     }

@@ -92,12 +92,15 @@ pub(crate) fn check(bench: &mut Bench, rows: &[Row]) -> Result<()> {
 
         let want = model::tc_outcome(slot, fid, &row.wire, len, row.tc);
         compare("tc", &want, bench.tc(&row.world, arrival)??);
+        // What was decided may be remembered by now.
+        compare("tc once more", &want, bench.tc(&row.world, arrival)??);
         if !row.untouched {
             compare("tc against the host", &want, model::tc(&row.world, row.slot, &row.wire, row.gso));
         }
         if let Some(end) = row.xdp {
             let want = model::xdp_outcome(slot, fid, &row.wire, end);
             compare("XDP", &want, bench.xdp(&row.world, arrival)??);
+            compare("XDP once more", &want, bench.xdp(&row.world, arrival)??);
             compare("XDP against the host", &want, model::xdp(&row.world, row.slot, &row.wire));
         }
     }

@@ -2,23 +2,26 @@
 
 use anyhow::{Result, ensure};
 use bridge_common::{
-    flow::Hook,
-    maps::{Port, bridge_cell, generation_cell},
+    flow::{Hook, packets_and_bytes},
+    frame::{ETH_P_IP, ETH_P_IPV6},
+    maps::{Port, bridge_cell, generation_cell, port_flags},
     reason::Reason,
 };
 use bridge_user::datapath::Tables;
+use xbr_tests::frame::Tag;
 
 use crate::{
     Test,
     bench::{Arrival, Bench, Cell, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, difference},
-    frames::plain,
-    world::{AWARE_FID, HERE, PVID, SENDER, TARGET, THERE, UNAWARE_FID, World},
+    frames::{Checksum, plain, udp},
+    world::{AWARE_FID, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, World},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     ("flow_serves_and_counts", serves_and_counts),
     ("flow_ends_with_every_change", ends_with_every_change),
     ("flow_looks_at_the_length", looks_at_the_length),
+    ("flow_looks_at_the_checksum", looks_at_the_checksum),
 ];
 
 fn arrival<'a>(bench: &Bench, wire: &'a [u8]) -> Arrival<'a> {
@@ -26,8 +29,8 @@ fn arrival<'a>(bench: &Bench, wire: &'a [u8]) -> Arrival<'a> {
 }
 
 /// Frames served by the flow cache, of this hook.
-fn served(tables: &Tables, hook: Hook) -> u32 {
-    tables.served().filter(|flow| flow.key.hook() == hook).map(|flow| flow.packets).sum()
+fn served(tables: &Tables, hook: Hook) -> u64 {
+    tables.served().filter(|flow| flow.key.hook() == hook).map(|flow| packets_and_bytes(flow.served).0).sum()
 }
 
 fn serves_and_counts(bench: &mut Bench) -> Result<()> {
@@ -126,6 +129,45 @@ fn looks_at_the_length(bench: &mut Bench) -> Result<()> {
         let (tc, xdp) = (bench.tc_once(arrival, None)??.verdict, bench.xdp_in(arrival, 0, len)??.verdict);
         let expected = if len > longest { (TC_PASS, XDP_PASS) } else { (TC_REDIRECT, XDP_REDIRECT) };
         ensure!((tc, xdp) == expected, "{len} bytes: tc {tc}, XDP {xdp}");
+    }
+    Ok(())
+}
+
+/// On a virtual device, UDP of one flow goes by XDP or not, frame by frame, whichever comes first.
+fn looks_at_the_checksum(bench: &mut Bench) -> Result<()> {
+    use Checksum::{Unfinished, Whole};
+    for tagged in [false, true] {
+        let tags = if tagged { &[Tag::q(TAGGED)][..] } else { &[][..] };
+        let world = if tagged { World::aware() } else { World::unaware() };
+        bench.install(&world.flag(HERE, port_flags::VIRTUAL_XDP))?;
+        for ethertype in [ETH_P_IP, ETH_P_IPV6] {
+            let l4 = 14 + 4 * tags.len() + if ethertype == ETH_P_IP { 20 } else { 40 };
+            let to_a_tunnel = |mut wire: Vec<u8>| {
+                wire[l4 + 2..l4 + 4].copy_from_slice(&4789_u16.to_be_bytes());
+                wire
+            };
+            let without = |mut wire: Vec<u8>| {
+                wire[l4 + 6..l4 + 8].fill(0);
+                wire
+            };
+            let whole = udp(tags, ethertype, Whole);
+            let unfinished = udp(tags, ethertype, Unfinished);
+            let mut cut = whole.clone();
+            cut.truncate(l4 + 6);
+            for (name, wire, goes) in [
+                ("whole", &whole, true),
+                ("unfinished", &unfinished, false),
+                ("whole again", &whole, true),
+                ("none", &without(whole.clone()), true),
+                ("to a tunnel", &to_a_tunnel(whole.clone()), false),
+                ("cut", &cut, false),
+                ("whole at last", &whole, true),
+            ] {
+                let verdict = bench.xdp_in(arrival(bench, wire), 0, wire.len())??.verdict;
+                let expected = if goes { XDP_REDIRECT } else { XDP_PASS };
+                ensure!(verdict == expected, "{name}, tagged {tagged}, {ethertype:04x}: {verdict}");
+            }
+        }
     }
     Ok(())
 }
