@@ -10,7 +10,9 @@
 //! anew; until then user space adds them itself.
 
 use crate::{
+    decide::Fid,
     frame::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, ETH_P_PPP_SES, Tag, is_tag},
+    reason::Reason,
     tags::Rewrite,
 };
 
@@ -213,6 +215,11 @@ pub mod flow_flags {
     pub const UDP4: u16 = 1 << 5;
     /// UDP over IPv6, seen by XDP.
     pub const UDP6: u16 = 1 << 6;
+    /// Such frames are left to the bridge, for the [`Reason`](crate::reason::Reason) whose number stands in place of the
+    /// egress port.
+    pub const PASSES: u16 = 1 << 7;
+    /// They were not classified: there is no forwarding id.
+    pub const UNCLASSIFIED: u16 = 1 << 8;
 }
 
 /// One cell. What every frame looks at fills the first 64 bytes.
@@ -231,7 +238,7 @@ pub struct Flow {
     pub max_len: u16,
     /// [`churn_cell`] of the VLAN.
     pub churn_at: u16,
-    /// Slot of the egress port.
+    /// Slot of the egress port, or the reason why there is none.
     pub out: u16,
     /// [`flow_flags`].
     pub flags: u16,
@@ -252,6 +259,25 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// The number of the reason by which its frames are counted.
+    #[inline(always)]
+    pub const fn reason(&self) -> usize {
+        if self.flags & flow_flags::PASSES != 0 {
+            self.out as usize
+        } else {
+            match self.key.hook() {
+                Hook::Tc => Reason::ForwardedTc as usize,
+                Hook::Xdp => Reason::ForwardedXdp as usize,
+            }
+        }
+    }
+
+    /// The forwarding id of its frames.
+    #[inline(always)]
+    pub const fn fid(&self) -> Fid {
+        if self.flags & flow_flags::UNCLASSIFIED == 0 { Fid::new(self.fid) } else { Fid::NONE }
+    }
+
     /// A cell about nothing.
     pub const NONE: Flow = Flow {
         key: FlowKey::NONE,

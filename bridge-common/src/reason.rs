@@ -32,6 +32,22 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => Class::$class,)+ }
             }
 
+            /// Whether the next frame with the same [`FlowKey`](crate::flow::FlowKey) meets it as well, for as long as no
+            /// table changes.
+            #[inline(always)]
+            pub const fn lasts(self) -> bool {
+                !matches!(
+                    self,
+                    // Of one frame in a while.
+                    Reason::Refresh | Reason::SourceMoved
+                    // Of its length, or of what is further inside.
+                    | Reason::Truncated | Reason::NeighbourDiscovery | Reason::ShortInnerTag | Reason::Mtu
+                    | Reason::TagProtocol | Reason::TagPlacement | Reason::BrNetfilter | Reason::RewriteFailed
+                    // Ends without a change of a table.
+                    | Reason::Suspended | Reason::Unconfirmed | Reason::UnknownPort | Reason::Inconsistent
+                )
+            }
+
             /// The reason with number `value`, if there is one.
             pub const fn from_u8(value: u8) -> Option<Reason> {
                 match value { $($value => Some(Reason::$variant),)+ _ => None }

@@ -46,15 +46,16 @@ impl Amount {
 /// Counts one frame of `len` bytes that came in at the port in `slot`.
 #[inline(always)]
 pub(crate) fn count(slot: u16, reason: Reason, fid: Fid, len: u32) {
-    add_to(slot, reason, fid, Amount::one(len));
+    let fast = matches!(reason.class(), Class::Fast);
+    add_to(slot, reason as usize, fast, fid, Amount::one(len));
 }
 
-/// Counts frames that came in at the port in `slot`.
+/// Counts frames that came in at the port in `slot`, with the number of their reason, and whether they were fast.
 #[inline(always)]
-pub(crate) fn add_to(slot: u16, reason: Reason, fid: Fid, amount: Amount) {
+pub(crate) fn add_to(slot: u16, reason: usize, fast: bool, fid: Fid, amount: Amount) {
     if let Some(counters) = PORT_COUNTERS.get_ptr_mut(u32::from(slot)) {
         // The compiler knows that no reason is so large and would drop the mask, which the verifier wants to see.
-        let index = black_box(reason as usize) & (REASONS - 1);
+        let index = black_box(reason) & (REASONS - 1);
         // SAFETY: the value belongs to this CPU and the index is masked to its length.
         add(unsafe { &mut (*counters).reasons[index] }, amount);
     }
@@ -62,10 +63,7 @@ pub(crate) fn add_to(slot: u16, reason: Reason, fid: Fid, amount: Amount) {
     if let Some(counters) = VLAN_COUNTERS.get_ptr_mut(*cell) {
         // SAFETY: the value belongs to this CPU.
         let counters = unsafe { &mut *counters };
-        match reason.class() {
-            Class::Fast => add(&mut counters.fast, amount),
-            Class::Slow | Class::Dropped => add(&mut counters.slow, amount),
-        }
+        add(if fast { &mut counters.fast } else { &mut counters.slow }, amount);
     }
 }
 

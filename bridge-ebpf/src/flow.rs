@@ -62,7 +62,7 @@ pub(crate) struct Found {
     pub(crate) flags: u16,
     pub(crate) ifindex: u32,
     pub(crate) slot: u16,
-    pub(crate) fid: u16,
+    pub(crate) fid: Fid,
     pub(crate) vid: u16,
     pub(crate) rewrite: Rewrite,
 }
@@ -139,7 +139,12 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
     let key = unsafe { &*key };
     // Whoever changes more than the FDB writes `changed` first and the churn cells behind it: if a cell was seen that was
     // written so after the tables had been looked at, this is.
-    if XBR_CACHE.load() == 0 || stamp.vid != found.vid || key.rest == 0 || changed() != stamp.changed {
+    if XBR_CACHE.load() == 0
+        || stamp.vid == NO_VID
+        || stamp.vid != found.vid
+        || key.rest == 0
+        || changed() != stamp.changed
+    {
         return;
     }
     let Some(cell) = cell(key) else { return };
@@ -153,15 +158,31 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
         (*cell).max_len = max_len;
         (*cell).churn_at = churn_cell(found.vid);
         (*cell).out = found.out;
-        (*cell).flags = found.flags | kind(key);
+        (*cell).flags = found.flags | kind(key) | flag(flow_flags::UNCLASSIFIED, found.fid.get().is_none());
         (*cell).ifindex = found.ifindex;
         (*cell).slot = found.slot;
-        (*cell).fid = found.fid;
+        (*cell).fid = found.fid.index() as u16;
         (*cell).rewrite = found.rewrite;
         (*cell).key.head = key.head;
         (*cell).key.middle = key.middle;
         ptr::write_volatile(&raw mut (*cell).key.rest, key.rest);
     }
+}
+
+/// Remembers that frames like this one are left to the bridge, by the number of the reason.
+#[inline(always)]
+pub(crate) fn pass(stamp: Stamp, slot: u16, reason: u16, fid: Fid) {
+    let found = Found {
+        max_len: 0,
+        out: reason,
+        flags: flow_flags::PASSES,
+        ifindex: 0,
+        slot,
+        fid,
+        vid: stamp.vid,
+        rewrite: Rewrite::NOTHING,
+    };
+    fill(stamp, found);
 }
 
 /// Counts one frame of `len` bytes that a cell has served.
@@ -186,11 +207,8 @@ fn flush(cell: *mut Flow) {
     unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
     let (packets, bytes) = packets_and_bytes(flow.served);
     let amount = Amount { packets, bytes };
-    let reason = match flow.key.hook() {
-        Hook::Tc => Reason::ForwardedTc,
-        Hook::Xdp => Reason::ForwardedXdp,
-    };
-    add_to(flow.slot, reason, Fid::new(flow.fid), amount);
+    let fast = flow.flags & flow_flags::PASSES == 0;
+    add_to(flow.slot, flow.reason(), fast, flow.fid(), amount);
     if flow.flags & flow_flags::BY_PARENT != 0 {
         add_sent(flow.out, amount);
     }

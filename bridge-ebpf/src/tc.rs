@@ -89,6 +89,9 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
                 tables::refreshed(slot, decision.fid, frame.src);
             } else if reason == Reason::SourceMoved {
                 tables::cancel(decision.vid, frame.src);
+            } else if reason.lasts() {
+                // In whatever VLAN it is looked for, the churn of this one ends it.
+                flow::pass(stamp, slot, reason as u16, decision.fid);
             }
             count(slot, reason, decision.fid, len);
             TC_ACT_UNSPEC
@@ -116,6 +119,10 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     };
     // SAFETY: the kernel hands every classifier a valid context.
     let len = unsafe { (*ctx.skb.skb).len };
+    if flow.flags & flow_flags::PASSES != 0 {
+        flow::served(flow, u64::from(len));
+        return Some(TC_ACT_UNSPEC);
+    }
     if len > u32::from(flow.max_len) && !is_super_frame(ctx) {
         flow::hand_nothing_on();
         return None;
@@ -166,7 +173,7 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     if arrived.outer.is_some() {
         forget_priority(ctx);
     }
-    if let Some(fid) = fid.get() {
+    if fid.get().is_some() {
         let flags = flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
             | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
             | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());

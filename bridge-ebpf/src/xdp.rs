@@ -57,6 +57,9 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
     // In 64 bits, as arithmetic in 32 takes two steps more each time.
     let wire_len = packet.len();
     let flags = flow.flags;
+    if flags & flow_flags::PASSES != 0 {
+        return Some(XDP_PASS);
+    }
     if !is_in_one_buffer(ctx, packet)
         || wire_len > flow.max_len as usize
         || flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow, flags)
@@ -156,24 +159,42 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), &mut frame)?;
     let frame = &frame;
     let is_virtual = came_in.flags & port_flags::VIRTUAL_XDP != 0;
-    if !gains(packet, l3, frame, is_virtual) || is_virtual && at_odd_address(packet) {
+    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
+    match gains(packet, l3, frame, is_virtual) {
+        Gain::Yes if is_virtual && at_odd_address(packet) => return None,
+        Gain::Yes => {}
+        Gain::NotThis => return None,
+        Gain::No => {
+            flow::pass(stamp, slot, 0, Fid::NONE);
+            return None;
+        }
+    }
+    let decision = decide(&KernelTables, slot, frame);
+    let (out, ifindex, flags, leaves) = match decision.verdict {
+        Verdict::Forward { slot: out, ifindex, flags, leaves } => (out, ifindex, flags, leaves),
+        Verdict::Pass(reason) => {
+            if reason.lasts() {
+                flow::pass(stamp, slot, 0, Fid::NONE);
+            }
+            return None;
+        }
+    };
+    if flags & port_flags::EGRESS_XDP == 0 {
+        flow::pass(stamp, slot, 0, Fid::NONE);
         return None;
     }
-    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
-    let decision = decide(&KernelTables, slot, frame);
-    let Verdict::Forward { slot: out, ifindex, flags, leaves } = decision.verdict else { return None };
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let port = KernelTables.port(out).filter(|port| port.ifindex == ifindex)?;
     let leaves_with = port.outer_tag();
     let rewrite = rewrite(Arrived { outer, tag: frame.tag }, leaves, leaves_with);
-    if flags & port_flags::EGRESS_XDP == 0 || !fits(wire_len, &rewrite, port.max_len) {
+    if !fits(wire_len, &rewrite, port.max_len) {
         return None;
     }
     apply(ctx, packet, &rewrite)?;
     // A device that has just left: an edited frame must not reach the bridge.
     let missing = if rewrite.is_nothing() { XDP_PASS } else { XDP_DROP };
     let action = send(out, missing);
-    if let Some(fid) = decision.fid.get() {
+    if decision.fid.get().is_some() {
         let tag_len = if outer.is_some() || frame.tag.is_some() { VLAN_HLEN } else { 0 };
         let longest = port.max_len.wrapping_add_signed(-rewrite.growth());
         let found = Found {
@@ -184,7 +205,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
                 | flow::flag(flow_flags::VIRTUAL, is_virtual),
             ifindex,
             slot,
-            fid,
+            fid: decision.fid,
             vid: decision.vid,
             rewrite,
         };
@@ -282,32 +303,49 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
+/// Whether frames are better off here.
+enum Gain {
+    Yes,
+    /// Others with the same key may be.
+    NotThis,
+    No,
+}
+
+impl Gain {
+    #[inline(always)]
+    const fn always(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
 /// Whether the frame is better off here. TCP is not: the kernel merges its segments before the tc program sees them.
 /// On a virtual device, a checksum that the sender left to the hardware would be lost with the skb's metadata.
 #[inline(always)]
-fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> bool {
+fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> Gain {
     let (protocol, l4) = match frame.ethertype {
         ETH_P_IP => match (packet.byte(l3), packet.byte(l3 + 9)) {
             (Some(0x45), Some(protocol)) => (protocol, l3 + 20),
             // Options: where the next header starts is not worth finding out.
-            _ => return false,
+            (Some(_), Some(_)) => return Gain::No,
+            _ => return Gain::NotThis,
         },
         ETH_P_IPV6 => match packet.byte(l3 + 6) {
             Some(protocol) => (protocol, l3 + 40),
-            None => return false,
+            None => return Gain::NotThis,
         },
-        ethertype => return !is_virtual || !encapsulates(ethertype),
+        ethertype => return Gain::always(!is_virtual || !encapsulates(ethertype)),
     };
     if protocol == TCP {
-        return false;
+        return Gain::No;
     }
     if !is_virtual {
-        return true;
+        return Gain::Yes;
     }
     match protocol {
-        ICMP | ICMPV6 => true,
-        UDP => udp_is_whole(packet, l3, l4, frame.ethertype),
-        _ => false,
+        ICMP | ICMPV6 => Gain::Yes,
+        UDP if udp_is_whole(packet, l3, l4, frame.ethertype) => Gain::Yes,
+        UDP => Gain::NotThis,
+        _ => Gain::No,
     }
 }
 

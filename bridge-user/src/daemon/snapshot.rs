@@ -150,8 +150,10 @@ fn vlans(world: &World, served: &Served, bridge: &BridgePlan) -> Vec<VlanStatus>
         if cell == 0 {
             continue;
         }
-        let counted = counters::vlan(&world.tables, cell).map(|(mut fast, slow)| {
-            fast += served.vlans().get(&fid).copied().unwrap_or_default();
+        let counted = counters::vlan(&world.tables, cell).map(|(mut fast, mut slow)| {
+            let (fast_since, slow_since) = served.vlans().get(&fid).copied().unwrap_or_default();
+            fast += fast_since;
+            slow += slow_since;
             (fast, slow)
         });
         match counted {

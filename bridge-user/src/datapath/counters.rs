@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::MapError;
 use bridge_common::{
-    flow::{Hook, flow_flags, packets_and_bytes},
+    flow::{flow_flags, packets_and_bytes},
     reason::{Class, Reason},
 };
 
@@ -28,7 +28,7 @@ pub struct PortTotals {
 #[derive(Clone, Debug, Default)]
 pub struct Served {
     ports: HashMap<(u16, Reason), Count>,
-    vlans: HashMap<u16, Count>,
+    vlans: HashMap<u16, (Count, Count)>,
     sent: HashMap<u16, Count>,
     /// How often each CPU had emptied cells before they were read.
     flushes: Vec<u64>,
@@ -39,14 +39,14 @@ impl Served {
     pub fn read(tables: &Tables) -> Self {
         let mut served = Self { flushes: tables.flushes(), ..Self::default() };
         for flow in tables.served() {
-            let reason = match flow.key.hook() {
-                Hook::Tc => Reason::ForwardedTc,
-                Hook::Xdp => Reason::ForwardedXdp,
-            };
+            let Some(reason) = u8::try_from(flow.reason()).ok().and_then(Reason::from_u8) else { continue };
             let (packets, bytes) = packets_and_bytes(flow.served);
             let count = Count { packets, bytes };
             *served.ports.entry((flow.slot, reason)).or_default() += count;
-            *served.vlans.entry(flow.fid).or_default() += count;
+            if let Some(fid) = flow.fid().get() {
+                let (fast, slow) = served.vlans.entry(fid).or_default();
+                *if reason.class() == Class::Fast { fast } else { slow } += count;
+            }
             if flow.flags & flow_flags::BY_PARENT != 0 {
                 *served.sent.entry(flow.out).or_default() += count;
             }
@@ -54,8 +54,8 @@ impl Served {
         served
     }
 
-    /// Fast frames by fid.
-    pub fn vlans(&self) -> &HashMap<u16, Count> {
+    /// Fast and slow frames by fid.
+    pub fn vlans(&self) -> &HashMap<u16, (Count, Count)> {
         &self.vlans
     }
 

@@ -250,9 +250,10 @@ impl Bench {
             }
         }
         for cell in 0..=u32::try_from(COUNTED.len())? {
-            let (mut fast, slow) = counters::vlan(&self.tables, cell)?;
-            for (_, count) in served.vlans().iter().filter(|(fid, _)| vlan_cell(**fid) == cell) {
-                fast += *count;
+            let (mut fast, mut slow) = counters::vlan(&self.tables, cell)?;
+            for (_, (fast_since, slow_since)) in served.vlans().iter().filter(|(fid, _)| vlan_cell(**fid) == cell) {
+                fast += *fast_since;
+                slow += *slow_since;
             }
             counts.insert(Cell::Fast(cell), (fast.packets, fast.bytes));
             counts.insert(Cell::Slow(cell), (slow.packets, slow.bytes));

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use bridge_common::{
     flow::{Hook, packets_and_bytes},
     frame::{ETH_P_IP, ETH_P_IPV6},
-    maps::{Port, bridge_cell, generation_cell, port_flags},
+    maps::{FdbKey, FdbValue, Port, bridge_cell, generation_cell, port_flags},
     reason::Reason,
 };
 use bridge_user::datapath::Tables;
@@ -14,7 +14,7 @@ use crate::{
     Test,
     bench::{Arrival, Bench, Cell, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, difference},
     frames::{Checksum, plain, udp},
-    world::{AWARE_FID, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, World},
+    world::{AWARE_FID, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, World, vlan_cell},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("flow_ends_with_every_change", ends_with_every_change),
     ("flow_looks_at_the_length", looks_at_the_length),
     ("flow_looks_at_the_checksum", looks_at_the_checksum),
+    ("flow_remembers_what_is_passed", remembers_what_is_passed),
 ];
 
 fn arrival<'a>(bench: &Bench, wire: &'a [u8]) -> Arrival<'a> {
@@ -168,6 +169,38 @@ fn looks_at_the_checksum(bench: &mut Bench) -> Result<()> {
                 ensure!(verdict == expected, "{name}, tagged {tagged}, {ethertype:04x}: {verdict}");
             }
         }
+    }
+    Ok(())
+}
+
+/// Frames that are left to the bridge are counted by their reason all the same, until they need not be.
+fn remembers_what_is_passed(bench: &mut Bench) -> Result<()> {
+    let wire = plain(&[]);
+    for (world, fid, vid) in [(World::unaware(), UNAWARE_FID, 0), (World::aware(), AWARE_FID, PVID)] {
+        bench.install(&world)?;
+        let arrival = arrival(bench, &wire);
+        let key = FdbKey::new(fid + vid, TARGET);
+        bench.tables.remove_fdb(key)?;
+        bench.tables.end_decisions_in(vid);
+        let before = bench.counts()?;
+        let served_before = served(&bench.tables, Hook::Tc);
+        for _ in 0..5 {
+            ensure!(bench.tc_once(arrival, None)??.verdict == TC_PASS);
+            ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_PASS);
+        }
+        let counts = difference(&before, &bench.counts()?);
+        // By tc alone: XDP counts what it sends.
+        let all = Some(&(5, 5 * wire.len() as u64));
+        ensure!(counts.get(&Cell::Port(HERE, Reason::DestinationUnknown)) == all, "{counts:?}");
+        ensure!(counts.get(&Cell::Slow(vlan_cell(fid + vid))) == all, "{counts:?}");
+        ensure!(served(&bench.tables, Hook::Tc) > served_before, "nothing was remembered");
+
+        let generation = bench.tables.generation(generation_cell(TARGET, vid));
+        let data = FdbValue::pack(THERE, 0, generation);
+        ensure!(bench.tables.put_fdb(key, FdbValue { key: key.0, data, refresh_at: u64::MAX })?, "the FDB has room");
+        bench.tables.end_decisions_in(vid);
+        ensure!(bench.tc_once(arrival, None)??.verdict == TC_REDIRECT);
+        ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_REDIRECT);
     }
     Ok(())
 }

@@ -153,7 +153,6 @@ impl FdbSync {
         if known.written == Some((at, data)) {
             return Ok(());
         }
-        let changes = known.written.is_some();
         if let Some((old, _)) = known.written.take() {
             self.used -= 1;
             if old != at {
@@ -162,9 +161,8 @@ impl FdbSync {
         }
         // The next frame of the source goes to the bridge: how old the kernel's entry is, is not known here.
         let put = tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })?;
-        if changes {
-            tables.end_decisions_in(key.vlan);
-        }
+        // Also if it is new: that it was unknown may be remembered.
+        tables.end_decisions_in(key.vlan);
         if put {
             known.written = Some((at, data));
             self.used += 1;
