@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod decide;
+pub mod fdb;
 pub mod flow;
 pub mod frame;
 pub mod ip;

@@ -167,7 +167,7 @@ impl FdbKey {
     }
 }
 
-/// Flags in [`FdbValue::data`].
+/// Flags of an FDB entry ([`crate::fdb::pack`]).
 pub mod fdb_flags {
     /// The address is the bridge's own: up to the bridge device, never out of a port.
     pub const LOCAL: u16 = 1 << 0;
@@ -177,28 +177,6 @@ pub mod fdb_flags {
     pub const OPAQUE: u16 = 1 << 2;
     /// The entry does not age: its source needs no refresh.
     pub const STATIC: u16 = 1 << 3;
-}
-
-/// Value of the FDB table.
-///
-/// A preallocated hash reuses an element at once, so a program may find another entry's value behind a pointer that it
-/// just looked up. That is why the key stands in the value too: `key` is written before `data`, read after it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FdbValue {
-    /// The entry's own [`FdbKey`].
-    pub key: u64,
-    /// Slot (bits 0 to 15), [`fdb_flags`] (16 to 31), generation (32 to 63): one word, so that it is never torn.
-    pub data: u64,
-    /// `CLOCK_MONOTONIC` in nanoseconds after which the source's next frame goes to the bridge. The program moves it on.
-    pub refresh_at: u64,
-}
-
-impl FdbValue {
-    /// Packs [`FdbValue::data`].
-    pub const fn pack(slot: u16, flags: u16, generation: u32) -> u64 {
-        slot as u64 | (flags as u64) << 16 | (generation as u64) << 32
-    }
 }
 
 /// The generation cell of an address: changed by whatever cancels an entry in the kernel; an entry counts only while its
@@ -303,7 +281,6 @@ pub struct KernelLayout {
 }
 
 const _: () = assert!(size_of::<Port>() == 1056);
-const _: () = assert!(size_of::<FdbValue>() == 24);
 const _: () = assert!(size_of::<Trust>() == 16);
 const _: () = assert!(size_of::<Lease>() == 32);
 // Every fid_base has a cell of its own kind.
@@ -323,8 +300,6 @@ mod pod {
     unsafe impl aya::Pod for super::Trust {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Lease {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::FdbValue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Counter {}
     // SAFETY: as above.
@@ -357,14 +332,6 @@ mod tests {
         assert_eq!(later, [1 << 12, 1 << 13, 1 << 14]);
         let flags = [fdb_flags::LOCAL, fdb_flags::STICKY, fdb_flags::OPAQUE, fdb_flags::STATIC];
         assert_eq!(flags, [1, 2, 4, 8]);
-    }
-
-    #[test]
-    fn the_word_of_an_entry_keeps_its_parts_apart() {
-        assert_eq!(FdbValue::pack(0x0123, 0x4567, 0x89ab_cdef), 0x89ab_cdef_4567_0123);
-        assert_eq!(FdbValue::pack(u16::MAX, 0, 0), 0xffff);
-        assert_eq!(FdbValue::pack(0, u16::MAX, 0), 0xffff_0000);
-        assert_eq!(FdbValue::pack(0, 0, u32::MAX), 0xffff_ffff_0000_0000);
     }
 
     #[test]

@@ -10,16 +10,20 @@ use aya_ebpf::{
 };
 use bridge_common::{
     decide::{Entry, Fid, Tables},
+    fdb::moment_of,
     flow::churn_cell,
     frame::Tag,
     mac::Mac,
     maps::{
-        FdbKey, FdbValue, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell,
-        generation_cell, logical_key, moment, port_flags,
+        FdbKey, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell,
+        logical_key, moment, port_flags,
     },
 };
 
-use crate::flow;
+use crate::{
+    fdb::{self, Found},
+    flow,
+};
 
 /// ifindex → slot.
 #[map(name = "xbr_slots")]
@@ -32,10 +36,6 @@ static LOGICAL: HashMap<u64, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
 /// Ports by slot.
 #[map(name = "xbr_ports")]
 static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
-
-/// The FDB; user space sets the size.
-#[map(name = "xbr_fdb")]
-static FDB: HashMap<u64, FdbValue> = HashMap::with_max_entries(65536, 0);
 
 /// Generations by [`generation_cell`]: when an address of the cell was last cancelled, in nanoseconds; 0 never.
 #[map(name = "xbr_gens")]
@@ -164,24 +164,18 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry> {
-        let key = FdbKey::new(fid, mac).0;
-        let value = FDB.get_ptr(key)?;
-        // SAFETY: the kernel returned the pointer for this program run. Volatile and in this order, as the element can
-        // be given to another key meanwhile (see FdbValue).
-        let (data, stored_key, refresh_at) = unsafe {
-            (
-                ptr::read_volatile(&raw const (*value).data),
-                ptr::read_volatile(&raw const (*value).key),
-                ptr::read_volatile(&raw const (*value).refresh_at),
-            )
-        };
-        let cell = GENS.get_ptr(generation_cell(mac, vid))?;
-        // SAFETY: as above.
-        let generation = unsafe { ptr::read_volatile(cell) };
-        if stored_key != key || data >> 32 != generation & 0xffff_ffff {
+        let mut found = Found { data: 0, refresh: 0 };
+        if !fdb::find(FdbKey::new(fid, mac).0, &mut found) {
             return None;
         }
-        Some(Entry { slot: data as u16, flags: (data >> 16) as u16, refresh_at })
+        let Found { data, refresh } = found;
+        let cell = GENS.get_ptr(generation_cell(mac, vid))?;
+        // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+        let generation = unsafe { ptr::read_volatile(cell) };
+        if data >> 32 != generation & 0xffff_ffff {
+            return None;
+        }
+        Some(Entry { slot: data as u16, flags: (data >> 16) as u16, refresh_at: moment_of(refresh) })
     }
 
     #[inline(always)]
@@ -215,11 +209,7 @@ pub(crate) fn announced(ifindex: u32) -> Option<()> {
 #[inline(always)]
 pub(crate) fn refreshed(slot: u16, fid: Fid, mac: Mac) {
     let (Some(port), Some(fid)) = (KernelTables.port(slot), fid.get()) else { return };
-    if let Some(value) = FDB.get_ptr_mut(FdbKey::new(fid, mac).0) {
-        // SAFETY: the kernel returned the pointer for this program run; the worst that a race can do is one more or one
-        // less frame for the bridge.
-        unsafe { ptr::write_volatile(&raw mut (*value).refresh_at, now() + port.refresh_interval) }
-    }
+    fdb::refresh(FdbKey::new(fid, mac).0, now() + port.refresh_interval);
 }
 
 /// Cancels whatever is cached of the address, before the next look-up on any CPU, and every insert that was prepared

@@ -108,7 +108,7 @@ impl World {
         for name in &config.bridges {
             locks.insert(name.clone(), Lock::take(name)?);
         }
-        let tables = Tables::take(&mut programs.ebpf)?;
+        let tables = Tables::take(&mut programs.ebpf, programs.fdb)?;
         let shadow = Shadow::take(&mut programs)?;
         let own_programs = programs.ids();
         Ok(Self {
@@ -314,7 +314,7 @@ impl World {
     fn dump_fdb(&mut self) -> Result<(), Error> {
         let generations = self.tables.generations();
         let dump = self.requests.fdb()?;
-        self.sync.fdb.replace(&mut self.tables, dump, &generations)?;
+        self.sync.fdb.replace(&mut self.tables, dump, &generations);
         self.sync.apply(&mut self.tables, &self.plan)?;
         self.announce_full_table();
         Ok(())
@@ -328,7 +328,7 @@ impl World {
         let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();
         let entries = self.requests.fdb_entries(&keys)?;
         for ((key, entry), generation) in keys.into_iter().zip(entries).zip(generations) {
-            self.sync.fdb.confirm(&mut self.tables, &self.plan, key, entry, generation)?;
+            self.sync.fdb.confirm(&mut self.tables, &self.plan, key, entry, generation);
         }
         self.announce_full_table();
         Ok(())

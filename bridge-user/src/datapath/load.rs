@@ -12,7 +12,7 @@ use aya_log::EbpfLogger;
 use bridge_common::flow::FLOWS;
 use log::debug;
 
-use super::{shadow::FLIGHTS, tracing::Tracing};
+use super::{shadow::FLIGHTS, tables::FdbShape, tracing::Tracing};
 use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
@@ -28,6 +28,8 @@ const TC_FULL: &str = "xbr_tc_full";
 pub struct Programs {
     /// The programs and whatever maps were not taken out.
     pub ebpf: Ebpf,
+    /// The shape of the FDB table.
+    pub fdb: FdbShape,
     /// The kernel has tcx links (6.6); otherwise clsact filters.
     pub tcx: bool,
     /// What is attached to hear of the kernel's changes while they happen.
@@ -86,7 +88,11 @@ impl Programs {
     pub fn load_entries(fdb_size: u32, entries: Entries) -> Result<Self, Failure> {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("xbr_fdb", fdb_size);
+        let fdb = FdbShape::new(fdb_size);
+        loader.map_max_entries("xbr_fdb", fdb.buckets);
+        loader.override_global("XBR_FDB_FIRST", &fdb.placing.multipliers[0], true);
+        loader.override_global("XBR_FDB_SECOND", &fdb.placing.multipliers[1], true);
+        loader.override_global("XBR_FDB_SHIFT", &fdb.placing.shift, true);
         loader.map_max_entries("xbr_flows", flow_cells());
         let sample = match entries {
             Entries::Fast => 1,
@@ -121,7 +127,7 @@ impl Programs {
             tails.push(arm_stubs(&mut ebpf, entries)?);
         }
         let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
-        Ok(Self { ebpf, tcx, tracing, entries, logger: Some(logger), _tails: tails })
+        Ok(Self { ebpf, fdb, tcx, tracing, entries, logger: Some(logger), _tails: tails })
     }
 
     /// What is attached to the ingress of ports (0), and in shadow mode to their egress (1) and to bridges (2): the

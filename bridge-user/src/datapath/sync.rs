@@ -36,7 +36,7 @@ impl Sync {
     /// Makes the tables say what `plan` says, FDB entries that are known already included.
     pub fn apply(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
         self.ports.narrow(tables, plan)?;
-        self.fdb.remove_outdated(tables, plan)?;
+        self.fdb.remove_outdated(tables, plan);
         self.watch.settle(tables, plan)?;
         self.ports.settle(tables, plan)?;
         let intervals = plan.ports.values().map(|port| (port.bridge, port.entry.refresh_interval)).collect();
@@ -44,10 +44,11 @@ impl Sync {
         for (bridge, interval) in &self.intervals {
             // A deadline that was set by a longer interval may lie behind the end of the entry by now.
             if before.get(bridge).is_some_and(|before| interval < before) {
-                self.fdb.refresh_soon(tables, *bridge)?;
+                self.fdb.refresh_soon(tables, *bridge);
             }
         }
-        self.fdb.put_all(tables, plan)
+        self.fdb.put_all(tables, plan);
+        Ok(())
     }
 
     /// The counter cell of a fid, 0 if it has none of its own.

@@ -1,6 +1,7 @@
 //! Typed handles of the BPF maps. One method per write, so that [`super::sync`] reads as the order of writes.
 
 mod cells;
+mod fdb;
 
 use aya::{
     Ebpf,
@@ -9,14 +10,14 @@ use aya::{
 use bridge_common::{
     flow::{CHURN_CELLS, FLOWS, Flow, churn_cell},
     maps::{
-        Counter, FdbKey, FdbValue, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE,
-        VlanCounters, moment,
+        Counter, FdbKey, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE, VlanCounters, moment,
     },
     reason::Reason,
 };
 use log::warn;
 
-use self::cells::Cells;
+pub use self::fdb::FdbShape;
+use self::{cells::Cells, fdb::FdbTable};
 use super::load::flow_cells;
 use crate::{
     clock::now,
@@ -28,7 +29,7 @@ pub struct Tables {
     pub(super) slots: HashMap<MapData, u32, u32>,
     pub(super) logical: HashMap<MapData, u64, u32>,
     pub(super) ports: Array<MapData, Port>,
-    pub(super) fdb: HashMap<MapData, u64, FdbValue>,
+    fdb: FdbTable,
     pub(super) devices: DevMap<MapData>,
     pub(super) vlan_cells: Array<MapData, u32>,
     pub(super) port_counters: PerCpuArray<MapData, PortCounters>,
@@ -43,13 +44,13 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Takes the maps out of the loaded object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, Failure> {
+    /// Takes the maps out of the loaded object; `shape` is that of its FDB table.
+    pub fn take(ebpf: &mut Ebpf, shape: FdbShape) -> Result<Self, Failure> {
         let mut tables = Self {
             slots: take(ebpf, "xbr_slots")?,
             logical: take(ebpf, "xbr_logical")?,
             ports: take(ebpf, "xbr_ports")?,
-            fdb: take(ebpf, "xbr_fdb")?,
+            fdb: FdbTable::map(ebpf, shape)?,
             devices: take(ebpf, "xbr_dev")?,
             vlan_cells: take(ebpf, "xbr_vcell")?,
             port_counters: take(ebpf, "xbr_count")?,
@@ -170,13 +171,14 @@ impl Tables {
     pub fn confirm(&mut self, cell: u32, announced: u64) {
         // SAFETY: the field of a value that the pointer is valid for.
         self.trust.write(cell, |trust| unsafe { &raw mut (*trust).confirmed }, announced);
+        // That frames could not be sent there may be remembered.
+        self.end_decisions();
     }
 
     /// The cell's port or bridge is not to be used until it is confirmed.
     pub fn distrust(&mut self, cell: u32) {
         // No moment is this one.
         self.confirm(cell, u64::MAX);
-        self.end_decisions();
     }
 
     /// Announced changes of the device put this trust cell in doubt.
@@ -189,18 +191,15 @@ impl Tables {
         absent_is_fine(self.watch.remove(&ifindex))
     }
 
-    /// Puts an FDB entry. `Ok(false)`: the table is full.
-    pub fn put_fdb(&mut self, key: FdbKey, value: FdbValue) -> Result<bool, MapError> {
-        match self.fdb.insert(key.0, value, 0) {
-            Ok(()) => Ok(true),
-            Err(error) if is_full(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Puts an FDB entry, [`bridge_common::fdb::pack`]ed, whose source goes to the bridge once from `refresh_at` nanoseconds of
+    /// `CLOCK_MONOTONIC` on. `false`: the table is full.
+    pub fn put_fdb(&mut self, key: FdbKey, data: u64, refresh_at: u64) -> bool {
+        self.fdb.put(key, data, refresh_at)
     }
 
     /// Removes an FDB entry; one that is not there is fine.
-    pub fn remove_fdb(&mut self, key: FdbKey) -> Result<(), MapError> {
-        absent_is_fine(self.fdb.remove(&key.0))
+    pub fn remove_fdb(&mut self, key: FdbKey) {
+        self.fdb.remove(key);
     }
 
     /// Writes a port.
@@ -259,12 +258,6 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &st
         .ok_or_else(|| Failure::new(Exit::Failed, format!("the embedded BPF object has no map {name}")))?
         .try_into()
         .map_err(|error: MapError| Failure::new(Exit::Failed, format!("BPF map {name} is of another kind: {error}")))
-}
-
-fn is_full(error: &MapError) -> bool {
-    // E2BIG where the table has its number of entries, ENOMEM where the element caches are empty.
-    matches!(error, MapError::SyscallError(error)
-        if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOMEM)))
 }
 
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use bridge_common::{
+    fdb::pack,
     frame::{ETH_HLEN, MIN_TAGGED, Tag, VLAN_HLEN, is_tag},
-    maps::{FdbKey, FdbValue, Port, generation_cell},
+    maps::{FdbKey, Port, generation_cell},
     reason::Reason,
 };
 use bridge_user::datapath::{
@@ -125,7 +126,7 @@ impl Bench {
     /// Loads the programs of this mode.
     pub(crate) fn with(entries: Entries) -> Result<Self> {
         let mut programs = Programs::load_entries(1024, entries).map_err(|failure| anyhow!("{failure}"))?;
-        let mut tables = Tables::take(&mut programs.ebpf).map_err(|failure| anyhow!("{failure}"))?;
+        let mut tables = Tables::take(&mut programs.ebpf, programs.fdb).map_err(|failure| anyhow!("{failure}"))?;
         let (here, there, elsewhere) = (if_nametoindex("p1")?, if_nametoindex("p2")?, if_nametoindex("q2")?);
         let stranger = if_nametoindex("q1")?;
         let devices = BTreeMap::from([(HERE, here), (THERE, there), (ELSEWHERE, elsewhere)]);
@@ -159,16 +160,14 @@ impl Bench {
             self.tables.put_port(slot, &port)?;
         }
         for key in self.keys.drain(..) {
-            self.tables.remove_fdb(key)?;
+            self.tables.remove_fdb(key);
         }
         for ((fid, mac), row) in &world.fdb {
             let current = self.tables.generation(generation_cell(*mac, row.vid));
             let generation = if row.state == State::Stale { current.wrapping_add(1) } else { current };
             let key = FdbKey::new(*fid, *mac);
-            let stored = if row.state == State::ForeignKey { key.0 ^ 1 << 16 } else { key.0 };
-            let data = FdbValue::pack(row.slot, row.flags, generation);
-            let value = FdbValue { key: stored, data, refresh_at: row.refresh_at };
-            assert!(self.tables.put_fdb(key, value)?, "the FDB has room");
+            let data = pack(row.slot, row.flags, generation);
+            assert!(self.tables.put_fdb(key, data, row.refresh_at), "the FDB has room");
             self.keys.push(key);
         }
         self.installed = Some(world.clone());

@@ -30,7 +30,6 @@ fn table(bench: &mut Bench) -> Result<()> {
     let rows = [
         slow("unknown", World::unaware().forget(TARGET), &frame, Some(0), Reason::DestinationUnknown),
         slow("stale generation", stated(State::Stale), &frame, Some(0), Reason::DestinationUnknown),
-        slow("element of another key", stated(State::ForeignKey), &frame, Some(0), Reason::DestinationUnknown),
         slow(
             "known in another VLAN only",
             World::aware().with(|world| world.fdb.retain(|(_, mac), row| *mac != TARGET || row.vid == PVID)),

@@ -130,7 +130,7 @@ fn random_world(dice: &mut Dice) -> World {
                 },
                 flags,
                 refresh_at: if dice.percent(10) { 0 } else { NEVER },
-                state: if dice.percent(6) { dice.pick(&[State::Stale, State::ForeignKey]) } else { State::Current },
+                state: if dice.percent(3) { State::Stale } else { State::Current },
             };
             world.fdb.insert((fid_base + vid, station(number)), row);
         }

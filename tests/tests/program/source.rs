@@ -38,7 +38,6 @@ fn table(bench: &mut Bench) -> Result<()> {
     let rows = [
         slow("unknown", without(World::unaware()), &frame, Some(0), Reason::SourceUnknown),
         slow("stale generation", state(State::Stale), &frame, Some(0), Reason::SourceUnknown),
-        slow("element of another key", state(State::ForeignKey), &frame, Some(0), Reason::SourceUnknown),
         slow(
             "known in another VLAN only",
             World::aware().with(|world| world.fdb.retain(|(_, mac), row| *mac != SENDER || row.vid == PVID)),

@@ -50,8 +50,6 @@ pub(crate) enum State {
     Current,
     /// With a generation that is not the current one.
     Stale,
-    /// With another entry's key in its value, as while an element changes hands.
-    ForeignKey,
 }
 
 /// An FDB entry.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use aya::maps::MapError;
 use bridge_common::{
+    fdb::pack,
     mac::Mac,
-    maps::{FdbKey, FdbValue, generation_cell},
+    maps::{FdbKey, generation_cell},
 };
 
 use crate::{
@@ -35,12 +35,7 @@ pub struct FdbSync {
 impl FdbSync {
     /// Takes over a whole dump; `generations` were read before it was asked for. Entries are written by
     /// [`super::Sync::apply`].
-    pub fn replace(
-        &mut self,
-        tables: &mut Tables,
-        dump: HashMap<KernelKey, FdbEntry>,
-        generations: &[u32],
-    ) -> Result<(), MapError> {
+    pub fn replace(&mut self, tables: &mut Tables, dump: HashMap<KernelKey, FdbEntry>, generations: &[u32]) {
         let mut gone = Vec::new();
         self.known.retain(|key, known| {
             let stays = dump.contains_key(key);
@@ -51,7 +46,7 @@ impl FdbSync {
         });
         for at in gone {
             self.used -= 1;
-            tables.remove_fdb(at)?;
+            tables.remove_fdb(at);
         }
         // No event said so, or this is the first that is heard of it.
         tables.end_decisions();
@@ -60,7 +55,6 @@ impl FdbSync {
             let written = self.known.get(&key).and_then(|known| known.written);
             self.known.insert(key, Known { entry, generation, written });
         }
-        Ok(())
     }
 
     /// Takes over what the kernel says of one entry now; `generation` was read before it was asked.
@@ -71,27 +65,27 @@ impl FdbSync {
         key: KernelKey,
         entry: Option<FdbEntry>,
         generation: u32,
-    ) -> Result<(), MapError> {
+    ) {
         let Some(entry) = entry else {
             if let Some(Known { written: Some((at, _)), .. }) = self.known.remove(&key) {
                 self.used -= 1;
-                tables.remove_fdb(at)?;
+                tables.remove_fdb(at);
             }
-            return Ok(());
+            return;
         };
         let known = self.known.entry(key).or_insert(Known { entry, generation, written: None });
         known.entry = entry;
         known.generation = generation;
         if let Some((at, data)) = wanted(plan, &key, known) {
-            return self.put(tables, key, at, data);
+            self.put(tables, key, at, data);
+            return;
         }
-        let removed = self.remove(tables, key);
+        self.remove(tables, key);
         tables.end_decisions_in(key.vlan);
-        removed
     }
 
     /// Removes what the plan no longer wants as it stands.
-    pub(super) fn remove_outdated(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+    pub(super) fn remove_outdated(&mut self, tables: &mut Tables, plan: &Plan) {
         let outdated: Vec<KernelKey> = self
             .known
             .iter()
@@ -99,26 +93,24 @@ impl FdbSync {
             .map(|(key, _)| *key)
             .collect();
         if outdated.is_empty() {
-            return Ok(());
+            return;
         }
-        let removed = outdated.into_iter().try_for_each(|key| self.remove(tables, key));
+        outdated.into_iter().for_each(|key| self.remove(tables, key));
         tables.end_decisions();
-        removed
     }
 
     /// Lets the next frame of each source of a bridge go to the bridge.
-    pub(super) fn refresh_soon(&self, tables: &mut Tables, bridge: IfIndex) -> Result<(), MapError> {
+    pub(super) fn refresh_soon(&self, tables: &mut Tables, bridge: IfIndex) {
         for (at, data) in
             self.known.iter().filter(|(key, _)| key.bridge == bridge).filter_map(|(_, known)| known.written)
         {
             // Replaces a value under the same key, so there is room.
-            tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })?;
+            tables.put_fdb(at, data, 0);
         }
-        Ok(())
     }
 
     /// Puts what is not in the table yet.
-    pub(super) fn put_all(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+    pub(super) fn put_all(&mut self, tables: &mut Tables, plan: &Plan) {
         self.refused = 0;
         let missing: Vec<(KernelKey, FdbKey, u64)> = self
             .known
@@ -126,7 +118,7 @@ impl FdbSync {
             .filter(|(_, known)| known.written.is_none())
             .filter_map(|(key, known)| wanted(plan, key, known).map(|(at, data)| (*key, at, data)))
             .collect();
-        missing.into_iter().try_for_each(|(key, at, data)| self.put(tables, key, at, data))
+        missing.into_iter().for_each(|(key, at, data)| self.put(tables, key, at, data));
     }
 
     /// The entries whose cell has another generation than when the kernel was last asked about them.
@@ -148,19 +140,19 @@ impl FdbSync {
         (self.used, self.refused)
     }
 
-    fn put(&mut self, tables: &mut Tables, key: KernelKey, at: FdbKey, data: u64) -> Result<(), MapError> {
-        let Some(known) = self.known.get_mut(&key) else { return Ok(()) };
+    fn put(&mut self, tables: &mut Tables, key: KernelKey, at: FdbKey, data: u64) {
+        let Some(known) = self.known.get_mut(&key) else { return };
         if known.written == Some((at, data)) {
-            return Ok(());
+            return;
         }
         if let Some((old, _)) = known.written.take() {
             self.used -= 1;
             if old != at {
-                tables.remove_fdb(old)?;
+                tables.remove_fdb(old);
             }
         }
         // The next frame of the source goes to the bridge: how old the kernel's entry is, is not known here.
-        let put = tables.put_fdb(at, FdbValue { key: at.0, data, refresh_at: 0 })?;
+        let put = tables.put_fdb(at, data, 0);
         // Also if it is new: that it was unknown may be remembered.
         tables.end_decisions_in(key.vlan);
         if put {
@@ -169,17 +161,15 @@ impl FdbSync {
         } else {
             self.refused += 1;
             // An old value under the same key would be wrong now.
-            tables.remove_fdb(at)?;
+            tables.remove_fdb(at);
         }
-        Ok(())
     }
 
-    fn remove(&mut self, tables: &mut Tables, key: KernelKey) -> Result<(), MapError> {
+    fn remove(&mut self, tables: &mut Tables, key: KernelKey) {
         if let Some((at, _)) = self.known.get_mut(&key).and_then(|known| known.written.take()) {
             self.used -= 1;
-            tables.remove_fdb(at)?;
+            tables.remove_fdb(at);
         }
-        Ok(())
     }
 }
 
@@ -190,5 +180,5 @@ pub fn cell(key: &KernelKey) -> u32 {
 
 fn wanted(plan: &Plan, key: &KernelKey, known: &Known) -> Option<(FdbKey, u64)> {
     let (at, slot, flags) = plan::fdb_entry(plan, key, &known.entry)?;
-    Some((at, FdbValue::pack(slot, flags, known.generation)))
+    Some((at, pack(slot, flags, known.generation)))
 }

@@ -61,6 +61,15 @@ impl<T: Copy> Cells<T> {
     }
 }
 
+impl<T: Copy> Cells<T> {
+    /// As [`Self::write`], of half a word.
+    pub(super) fn write_half(&mut self, cell: u32, half: impl FnOnce(*mut T) -> *mut u32, value: u32) {
+        assert!(cell < self.count);
+        // SAFETY: as above.
+        unsafe { half(self.first.add(cell as usize).as_ptr()).write_volatile(value) }
+    }
+}
+
 impl<T> Drop for Cells<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing borrows from it any more.

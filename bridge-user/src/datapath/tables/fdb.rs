@@ -1,0 +1,142 @@
+//! The FDB table, as user space writes it ([`bridge_common::fdb`]).
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::atomic::{Ordering, fence},
+};
+
+use aya::Ebpf;
+use bridge_common::{
+    fdb::{BUCKET, Bucket, Placing, buckets, coarse, stored},
+    maps::FdbKey,
+};
+
+use super::cells::Cells;
+use crate::error::Failure;
+
+/// How large a table is, and where its entries stand.
+#[derive(Clone, Copy, Debug)]
+pub struct FdbShape {
+    /// How many entries it takes.
+    pub entries: u32,
+    /// Its buckets.
+    pub buckets: u32,
+    /// Drawn anew for each table.
+    pub placing: Placing,
+}
+
+impl FdbShape {
+    /// For this number of entries.
+    pub fn new(entries: u32) -> Self {
+        let buckets = buckets(entries);
+        // The standard library's keys for hashing are random.
+        let random = [0, 1].map(|number: u8| RandomState::new().hash_one(number));
+        Self { entries, buckets, placing: Placing::new(random, buckets) }
+    }
+}
+
+/// The table.
+pub(super) struct FdbTable {
+    cells: Cells<Bucket>,
+    shape: FdbShape,
+    used: u32,
+}
+
+/// A place in a bucket.
+type Place = (u32, usize);
+
+impl FdbTable {
+    pub(super) fn map(ebpf: &mut Ebpf, shape: FdbShape) -> Result<Self, Failure> {
+        Ok(Self { cells: Cells::map(ebpf, "xbr_fdb", shape.buckets)?, shape, used: 0 })
+    }
+
+    /// Puts an entry, or replaces the one under this key. `false`: the table is full.
+    pub(super) fn put(&mut self, key: FdbKey, data: u64, refresh_at: u64) -> bool {
+        if let Some(place) = self.place_of(key) {
+            // Programs see the old entry or the new one.
+            self.write_refresh(place, coarse(refresh_at));
+            self.write_data(place, data);
+            return true;
+        }
+        if self.used >= self.shape.entries {
+            return false;
+        }
+        let Some(place) = self.free_place(key).or_else(|| self.make_room(key)) else { return false };
+        self.fill(place, stored(key), data, coarse(refresh_at));
+        self.used += 1;
+        true
+    }
+
+    /// Removes an entry; one that is not there is fine.
+    pub(super) fn remove(&mut self, key: FdbKey) {
+        if let Some(place) = self.place_of(key) {
+            self.clear(place);
+            self.used -= 1;
+        }
+    }
+
+    fn places(&self, key: FdbKey) -> impl Iterator<Item = Place> + use<> {
+        let placing = self.shape.placing;
+        (0..2).flat_map(move |which| (0..BUCKET).map(move |place| (placing.bucket(which, key), place)))
+    }
+
+    fn key_at(&self, (bucket, place): Place) -> u64 {
+        // SAFETY: the field of a value that the pointer is valid for.
+        self.cells.part(bucket, |bucket| unsafe { &raw const (*bucket).keys[place] })
+    }
+
+    fn place_of(&self, key: FdbKey) -> Option<Place> {
+        self.places(key).find(|place| self.key_at(*place) == stored(key))
+    }
+
+    /// A place in the emptier of the key's buckets.
+    fn free_place(&self, key: FdbKey) -> Option<Place> {
+        let free = |which: usize| {
+            let bucket = self.shape.placing.bucket(which, key);
+            let mut free = (0..BUCKET).map(|place| (bucket, place)).filter(|place| self.key_at(*place) == 0);
+            (free.next(), free.count())
+        };
+        let (first, second) = (free(0), free(1));
+        if second.0.is_some() && (first.0.is_none() || second.1 > first.1) { second.0 } else { first.0 }
+    }
+
+    /// Moves an entry of one of the key's buckets to its other one, and returns the place that it had.
+    fn make_room(&mut self, key: FdbKey) -> Option<Place> {
+        let (place, resident, to) = self.places(key).find_map(|place| {
+            let resident = FdbKey(!self.key_at(place));
+            Some((place, resident, self.free_place(resident)?))
+        })?;
+        let old = self.cells.read(place.0);
+        // It stands in both places for a moment, never in none.
+        self.fill(to, stored(resident), old.data[place.1], old.refresh[place.1]);
+        self.clear(place);
+        Some(place)
+    }
+
+    fn fill(&mut self, place: Place, key: u64, data: u64, refresh: u32) {
+        self.write_refresh(place, refresh);
+        self.write_data(place, data);
+        fence(Ordering::SeqCst);
+        self.write_key(place, key);
+    }
+
+    fn clear(&mut self, place: Place) {
+        self.write_key(place, 0);
+        fence(Ordering::SeqCst);
+    }
+
+    fn write_key(&mut self, (bucket, place): Place, key: u64) {
+        // SAFETY: the field of a value that the pointer is valid for.
+        self.cells.write(bucket, |bucket| unsafe { &raw mut (*bucket).keys[place] }, key);
+    }
+
+    fn write_data(&mut self, (bucket, place): Place, data: u64) {
+        // SAFETY: as above.
+        self.cells.write(bucket, |bucket| unsafe { &raw mut (*bucket).data[place] }, data);
+    }
+
+    fn write_refresh(&mut self, (bucket, place): Place, refresh: u32) {
+        // SAFETY: as above.
+        self.cells.write_half(bucket, |bucket| unsafe { &raw mut (*bucket).refresh[place] }, refresh);
+    }
+}
