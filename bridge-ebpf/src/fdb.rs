@@ -22,22 +22,16 @@ static XBR_FDB_SECOND: Global<u64> = Global::new(1);
 #[unsafe(no_mangle)]
 static XBR_FDB_SHIFT: Global<u32> = Global::new(63);
 
-/// An entry.
-pub(crate) struct Found {
-    /// [`bridge_common::fdb::pack`]ed.
-    pub(crate) data: u64,
-    /// [`coarse`].
-    pub(crate) refresh: u32,
-}
-
-/// Looks a key up, and says whether it is there.
+/// Looks a key up whose generation is this one. Returns 0 if it is not there; else slot (bits 0 to 15), flags (16 to 31), and
+/// refresh ([`coarse`], 32 to 63).
 ///
-/// A function of its own: to the verifier, all the ways through it end alike.
+/// A function that the linker exports, so that the verifier looks at it once, and not on each way that leads to a call.
 #[inline(never)]
-pub(crate) fn find(key: u64, found: &mut Found) -> bool {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn xbr_find(key: u64, generation: u64) -> u64 {
     let stored = bridge_common::fdb::stored(FdbKey(key));
     for multiplier in [XBR_FDB_FIRST.load(), XBR_FDB_SECOND.load()] {
-        let Some(bucket) = bucket(key, multiplier) else { return false };
+        let Some(bucket) = bucket(key, multiplier) else { return 0 };
         let mut place = 0;
         while place < BUCKET {
             // SAFETY: the kernel returned the pointer for this program run. Volatile and in this order, as the place may be
@@ -45,36 +39,40 @@ pub(crate) fn find(key: u64, found: &mut Found) -> bool {
             unsafe {
                 let stands = &raw const (*bucket).keys[place];
                 if ptr::read_volatile(stands) == stored {
-                    found.data = ptr::read_volatile(&raw const (*bucket).data[place]);
-                    found.refresh = ptr::read_volatile(&raw const (*bucket).refresh[place]);
-                    return ptr::read_volatile(stands) == stored;
+                    let data = ptr::read_volatile(&raw const (*bucket).data[place]);
+                    let refresh = ptr::read_volatile(&raw const (*bucket).refresh[place]);
+                    if data >> 32 != generation & 0xffff_ffff || ptr::read_volatile(stands) != stored {
+                        return 0;
+                    }
+                    return data & 0xffff_ffff | u64::from(refresh) << 32;
                 }
             }
             place += 1;
         }
     }
-    false
+    0
 }
 
-/// Notes when the source's next frame is to go to the bridge.
+/// Notes when the source's next frame is to go to the bridge. Returns 1 if the key is there. As [`xbr_find`].
 #[inline(never)]
-pub(crate) fn refresh(key: u64, at: u64) -> bool {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn xbr_refresh(key: u64, at: u64) -> u64 {
     let stored = bridge_common::fdb::stored(FdbKey(key));
     for multiplier in [XBR_FDB_FIRST.load(), XBR_FDB_SECOND.load()] {
-        let Some(bucket) = bucket(key, multiplier) else { return false };
+        let Some(bucket) = bucket(key, multiplier) else { return 0 };
         let mut place = 0;
         while place < BUCKET {
             // SAFETY: as above; the worst that a race can do is one more or one less frame for the bridge.
             unsafe {
                 if ptr::read_volatile(&raw const (*bucket).keys[place]) == stored {
                     ptr::write_volatile(&raw mut (*bucket).refresh[place], coarse(at));
-                    return true;
+                    return 1;
                 }
             }
             place += 1;
         }
     }
-    false
+    0
 }
 
 #[inline(always)]

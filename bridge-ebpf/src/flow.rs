@@ -14,7 +14,6 @@ use bridge_common::{
     flow::{self, CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, churn_cell, flow_flags, packets_and_bytes},
     frame::{ETH_P_IP, ETH_P_IPV6, Tag},
     maps::{Port, port_flags},
-    reason::Reason,
     tags::Rewrite,
 };
 

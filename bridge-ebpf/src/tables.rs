@@ -20,10 +20,7 @@ use bridge_common::{
     },
 };
 
-use crate::{
-    fdb::{self, Found},
-    flow,
-};
+use crate::{fdb, flow};
 
 /// ifindex → slot.
 #[map(name = "xbr_slots")]
@@ -164,18 +161,14 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry> {
-        let mut found = Found { data: 0, refresh: 0 };
-        if !fdb::find(FdbKey::new(fid, mac).0, &mut found) {
-            return None;
-        }
-        let Found { data, refresh } = found;
         let cell = GENS.get_ptr(generation_cell(mac, vid))?;
         // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
         let generation = unsafe { ptr::read_volatile(cell) };
-        if data >> 32 != generation & 0xffff_ffff {
+        let found = fdb::xbr_find(FdbKey::new(fid, mac).0, generation);
+        if found == 0 {
             return None;
         }
-        Some(Entry { slot: data as u16, flags: (data >> 16) as u16, refresh_at: moment_of(refresh) })
+        Some(Entry { slot: found as u16, flags: (found >> 16) as u16, refresh_at: moment_of((found >> 32) as u32) })
     }
 
     #[inline(always)]
@@ -209,7 +202,7 @@ pub(crate) fn announced(ifindex: u32) -> Option<()> {
 #[inline(always)]
 pub(crate) fn refreshed(slot: u16, fid: Fid, mac: Mac) {
     let (Some(port), Some(fid)) = (KernelTables.port(slot), fid.get()) else { return };
-    fdb::refresh(FdbKey::new(fid, mac).0, now() + port.refresh_interval);
+    fdb::xbr_refresh(FdbKey::new(fid, mac).0, now() + port.refresh_interval);
 }
 
 /// Cancels whatever is cached of the address, before the next look-up on any CPU, and every insert that was prepared

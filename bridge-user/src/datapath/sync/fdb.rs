@@ -95,7 +95,9 @@ impl FdbSync {
         if outdated.is_empty() {
             return;
         }
-        outdated.into_iter().for_each(|key| self.remove(tables, key));
+        for key in outdated {
+            self.remove(tables, key);
+        }
         tables.end_decisions();
     }
 
@@ -118,7 +120,9 @@ impl FdbSync {
             .filter(|(_, known)| known.written.is_none())
             .filter_map(|(key, known)| wanted(plan, key, known).map(|(at, data)| (*key, at, data)))
             .collect();
-        missing.into_iter().for_each(|(key, at, data)| self.put(tables, key, at, data));
+        for (key, at, data) in missing {
+            self.put(tables, key, at, data);
+        }
     }
 
     /// The entries whose cell has another generation than when the kernel was last asked about them.
