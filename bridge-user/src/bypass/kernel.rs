@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    sync::OnceLock,
 };
 
 /// The parts that can be built in, with a function of theirs that `/proc/kallsyms` names.
@@ -13,6 +14,9 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("ebtable_broute", "broute_table_init"),
 ];
 
+/// Those of [`BUILT_IN`] that are, once read: that never changes, and the kernel's symbols are many.
+static FOUND: OnceLock<Option<BTreeSet<&'static str>>> = OnceLock::new();
+
 /// Kernel modules, loaded and built in.
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
@@ -20,18 +24,19 @@ pub(super) struct Kernel {
     /// load one.
     loaded: Option<BTreeMap<String, u32>>,
     /// Those of [`BUILT_IN`] that are; `None` where the kernel does not list its symbols.
-    built_in: Option<BTreeSet<&'static str>>,
+    built_in: Option<&'static BTreeSet<&'static str>>,
 }
 
 impl Kernel {
-    /// Reads both lists. Takes a few tens of milliseconds: the kernel's symbols are many.
+    /// Reads both lists. Takes a few tens of milliseconds the first time.
     pub(super) fn read() -> io::Result<Self> {
-        let built_in = match fs::File::open("/proc/kallsyms") {
-            Ok(file) => Some(built_in(io::BufReader::with_capacity(64 << 10, file))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+        let built_in = if let Some(found) = FOUND.get() {
+            found
+        } else {
+            let found = read_built_in()?;
+            FOUND.get_or_init(|| found)
         };
-        let mut kernel = Self { loaded: None, built_in };
+        let mut kernel = Self { loaded: None, built_in: built_in.as_ref() };
         kernel.refresh()?;
         Ok(kernel)
     }
@@ -74,17 +79,24 @@ fn module(line: &str) -> Option<(String, u32)> {
     Some((name, columns.nth(1).and_then(|uses| uses.parse().ok()).unwrap_or(1)))
 }
 
+fn read_built_in() -> io::Result<Option<BTreeSet<&'static str>>> {
+    match fs::File::open("/proc/kallsyms") {
+        Ok(file) => built_in(io::BufReader::with_capacity(64 << 10, file)).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Finds the parts whose function is in the kernel itself: symbols of modules have a fourth column.
 fn built_in(mut symbols: impl io::BufRead) -> io::Result<BTreeSet<&'static str>> {
     let mut found = BTreeSet::new();
     let mut line = Vec::new();
     while symbols.read_until(b'\n', &mut line)? != 0 {
-        let mut columns = line.split(u8::is_ascii_whitespace).filter(|column| !column.is_empty()).skip(2);
-        if let (Some(name), None) = (columns.next(), columns.next())
-            && let Some((part, _)) = BUILT_IN.iter().find(|(_, symbol)| symbol.as_bytes() == name)
-        {
-            found.insert(*part);
-        }
+        let name = line.trim_ascii_end();
+        let found_here = BUILT_IN
+            .iter()
+            .find(|(_, symbol)| name.strip_suffix(symbol.as_bytes()).is_some_and(|before| before.ends_with(b" ")));
+        found.extend(found_here.map(|(part, _)| *part));
         line.clear();
     }
     Ok(found)
@@ -111,9 +123,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_counts_as_there() {
+        static NONE: BTreeSet<&str> = BTreeSet::new();
         let kernel = Kernel::default();
         assert!(kernel.has("ebtable_filter") && !kernel.loaded("ebtable_filter"));
-        let kernel = Kernel { loaded: Some([("nf_tables".to_owned(), 0)].into()), built_in: Some(BTreeSet::new()) };
+        let kernel = Kernel { loaded: Some([("nf_tables".to_owned(), 0)].into()), built_in: Some(&NONE) };
         assert!(kernel.has_nftables() && !kernel.has("ebtable_nat"));
     }
 }

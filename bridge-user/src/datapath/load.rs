@@ -88,6 +88,8 @@ impl Programs {
     pub fn load_entries(fdb_size: u32, entries: Entries) -> Result<Self, Failure> {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
+        // Nothing in the object is relocated by the kernel's types, so that there is no need to read them all.
+        loader.btf(None);
         let fdb = FdbShape::new(fdb_size);
         loader.map_max_entries("xbr_fdb", fdb.buckets);
         loader.override_global("XBR_FDB_FIRST", &fdb.placing.multipliers[0], true);
