@@ -148,7 +148,8 @@ fn refresh_comes_again(bench: &mut Bench) -> Result<()> {
         thread::sleep(INTERVAL / 10);
         let next = reason(&bench.tc_once(arrival, None)??);
         ensure!(next == FAST, "round {round}, after a tenth of the interval: {next:?}");
-        thread::sleep(INTERVAL);
+        // What is left of it, the units in which it is kept, and the ticks for which a decision is remembered.
+        thread::sleep(INTERVAL * 3 / 2);
     }
     Ok(())
 }
