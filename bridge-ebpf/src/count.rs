@@ -47,19 +47,35 @@ impl Amount {
 #[inline(always)]
 pub(crate) fn count(slot: u16, reason: Reason, fid: Fid, len: u32) {
     let fast = matches!(reason.class(), Class::Fast);
-    add_to(slot, reason as usize, fast, fid, Amount::one(len));
+    xbr_add(u32::from(slot), reason as u32 | u32::from(fast) << 8, fid.index(), len);
 }
 
-/// Counts frames that came in at the port in `slot`, with the number of their reason, and whether they were fast.
+/// As [`count`], in the program itself: where there are tail calls, a call of a function makes every entry dearer.
 #[inline(always)]
-pub(crate) fn add_to(slot: u16, reason: usize, fast: bool, fid: Fid, amount: Amount) {
+pub(crate) fn count_here(slot: u16, reason: Reason, fid: Fid, len: u32) {
+    let fast = matches!(reason.class(), Class::Fast);
+    add_to(slot, reason as usize, fast, fid.index(), Amount::one(len));
+}
+
+/// As [`count`], with [`Class::Fast`] in bit 8 of the reason's number. Exported as [`crate::decision::xbr_decide`] is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn xbr_add(slot: u32, reason: u32, fid: u32, len: u32) -> u64 {
+    add_to(slot as u16, reason as usize & 0xff, reason & 0x100 != 0, fid, Amount::one(len));
+    0
+}
+
+/// Counts frames that came in at the port in `slot`, with the number of their reason, whether they were fast, and the place
+/// of their [`Fid`].
+#[inline(always)]
+pub(crate) fn add_to(slot: u16, reason: usize, fast: bool, fid: u32, amount: Amount) {
     if let Some(counters) = PORT_COUNTERS.get_ptr_mut(u32::from(slot)) {
         // The compiler knows that no reason is so large and would drop the mask, which the verifier wants to see.
         let index = black_box(reason) & (REASONS - 1);
         // SAFETY: the value belongs to this CPU and the index is masked to its length.
         add(unsafe { &mut (*counters).reasons[index] }, amount);
     }
-    let Some(cell) = VLAN_CELLS.get(fid.index()) else { return };
+    let Some(cell) = VLAN_CELLS.get(fid) else { return };
     if let Some(counters) = VLAN_COUNTERS.get_ptr_mut(*cell) {
         // SAFETY: the value belongs to this CPU.
         let counters = unsafe { &mut *counters };

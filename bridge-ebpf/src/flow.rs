@@ -19,6 +19,7 @@ use bridge_common::{
 
 use crate::{
     count::{Amount, add_sent, add_to},
+    decision::Words,
     tables::changed,
 };
 
@@ -39,6 +40,7 @@ static KEY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 static CHURN: Array<u64> = Array::with_max_entries(CHURN_CELLS, BPF_F_MMAPABLE);
 
 /// The state of everything that a decision rests on, from before it was looked at.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Stamp {
     changed: u64,
@@ -54,17 +56,29 @@ const UDP: u8 = 17;
 const NO_VID: u16 = u16::MAX;
 
 /// What was decided about a frame.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) max_len: u32,
     pub(crate) out: u16,
     pub(crate) flags: u16,
     pub(crate) ifindex: u32,
-    pub(crate) slot: u16,
     pub(crate) fid: Fid,
+    pub(crate) slot: u16,
     pub(crate) vid: u16,
     pub(crate) rewrite: Rewrite,
 }
+
+/// What [`xbr_remember`] is told.
+#[repr(C)]
+struct Note {
+    stamp: Stamp,
+    found: Found,
+}
+
+/// Words of a [`Note`].
+const WORDS: usize = size_of::<Note>() / 8;
+const _: () = assert!(size_of::<Note>().is_multiple_of(8));
 
 /// The cell of a key on this CPU.
 #[inline(always)]
@@ -133,6 +147,25 @@ pub(crate) fn hand_nothing_on() {
 /// Remembers what was decided about the frame whose key was handed on.
 #[inline(always)]
 pub(crate) fn fill(stamp: Stamp, found: Found) {
+    let mut words = Words::<WORDS>::new();
+    // SAFETY: as large and as aligned.
+    unsafe { words.pointer().cast::<Note>().write(Note { stamp, found }) }
+    xbr_remember(words.pointer());
+}
+
+/// As [`fill`]. Exported as [`crate::decision::xbr_decide`] is.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn xbr_remember(note: *mut [u64; WORDS]) -> u64 {
+    // SAFETY: only `fill` calls this.
+    if let Some(Note { stamp, found }) = unsafe { note.cast::<Note>().as_ref() } {
+        remember(*stamp, found);
+    }
+    0
+}
+
+#[inline(always)]
+fn remember(stamp: Stamp, found: &Found) {
     let Some(key) = KEY.get_ptr(0) else { return };
     // SAFETY: the value belongs to this CPU.
     let key = unsafe { &*key };
@@ -207,7 +240,7 @@ fn flush(cell: *mut Flow) {
     let (packets, bytes) = packets_and_bytes(flow.served);
     let amount = Amount { packets, bytes };
     let fast = flow.flags & flow_flags::PASSES == 0;
-    add_to(flow.slot, flow.reason(), fast, flow.fid(), amount);
+    add_to(flow.slot, flow.reason(), fast, flow.fid().index(), amount);
     if flow.flags & flow_flags::BY_PARENT != 0 {
         add_sent(flow.out, amount);
     }

@@ -11,6 +11,7 @@
 mod announce;
 mod coherence;
 mod count;
+mod decision;
 mod fdb;
 mod flow;
 mod packet;

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use bridge_common::{
-    decide::{Fid, Tables as _, Verdict, decide},
+    decide::{Fid, Tables as _},
     flow::{FlowKey, flow_flags, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
@@ -19,7 +19,8 @@ use bridge_common::{
 };
 
 use crate::{
-    count::{count, count_sent},
+    count::{count, count_here, count_sent},
+    decision::{Case, Forward, Paper},
     flow::{self, Found, Stamp},
     packet::Packet,
     tables::{self, KernelTables, UNKNOWN},
@@ -74,33 +75,32 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
         return TC_ACT_UNSPEC;
     }
     let Some(came_in) = KernelTables.port(slot) else { return TC_ACT_UNSPEC };
-    let mut frame = Frame::EMPTY;
-    if let Err(reason) = parse(ctx, len, outer.is_some(), tables::checks_ip(came_in), &mut frame) {
+    let mut paper = Paper::new();
+    let case = paper.case();
+    case.slot = slot;
+    if let Err(reason) = parse(ctx, len, outer.is_some(), tables::checks_ip(came_in), &mut case.frame) {
         count(slot, reason, Fid::NONE, len);
         return TC_ACT_UNSPEC;
     }
-    let frame = &frame;
-    let len = frame.len;
-    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
-    let decision = decide(&KernelTables, slot, frame);
-    match decision.verdict {
-        Verdict::Pass(reason) => {
-            if reason == Reason::Refresh {
-                tables::refreshed(slot, decision.fid, frame.src);
-            } else if reason == Reason::SourceMoved {
-                tables::cancel(decision.vid, frame.src);
-            } else if reason.lasts() {
-                // In whatever VLAN it is looked for, the churn of this one ends it.
-                flow::pass(stamp, slot, reason as u16, decision.fid);
-            }
-            count(slot, reason, decision.fid, len);
-            TC_ACT_UNSPEC
+    let stamp = flow::stamp(changed, came_in, case.frame.tag, is_ip(case.frame.ethertype));
+    let verdict = paper.decide();
+    let Case { frame, fid, vid, way, .. } = paper.case();
+    let (fid, vid, len) = (*fid, *vid, frame.len);
+    if let Some(reason) = verdict {
+        if reason == Reason::Refresh {
+            tables::refreshed(slot, fid, frame.src);
+        } else if reason == Reason::SourceMoved {
+            tables::cancel(vid, frame.src);
+        } else if reason.lasts() {
+            // In whatever VLAN it is looked for, the churn of this one ends it.
+            flow::pass(stamp, slot, reason as u16, fid);
         }
-        Verdict::Forward { slot: out, ifindex, leaves, .. } => {
-            let arrived = Arrived { outer, tag: frame.tag };
-            send(ctx, Way { slot, fid: decision.fid, vid: decision.vid, stamp, len, out, ifindex, leaves, arrived })
-        }
+        count(slot, reason, fid, len);
+        return TC_ACT_UNSPEC;
     }
+    let arrived = Arrived { outer, tag: frame.tag };
+    let Forward { slot: out, ifindex, leaves, .. } = *way;
+    send(ctx, Way { slot, fid, vid, stamp, len, out: out as u16, ifindex, leaves, arrived })
 }
 
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
@@ -130,7 +130,8 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     if flow.flags & flow_flags::REWRITE != 0 {
         let rewrite = flow.rewrite;
         if !apply(ctx, &rewrite) {
-            return Some(rewrite_failed(ctx, flow.slot, Fid::new(flow.fid), len, flow.ifindex));
+            count_here(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len);
+            return Some(rewrite_failed(ctx, flow.ifindex));
         }
     }
     if flow.flags & flow_flags::FROM_PARENT != 0 {
@@ -143,8 +144,7 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
 
 /// The tag may be half changed: handing that to the bridge could put it into another VLAN.
 #[inline(always)]
-fn rewrite_failed(ctx: &TcContext, slot: u16, fid: Fid, len: u32, ifindex: u32) -> i32 {
-    count(slot, Reason::RewriteFailed, fid, len);
+fn rewrite_failed(ctx: &TcContext, ifindex: u32) -> i32 {
     warn!(ctx, "device {}: the kernel could not change the tag of a frame, which is dropped", ifindex);
     TC_ACT_SHOT
 }
@@ -168,7 +168,8 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     let leaves_with = port.outer_tag();
     let rewrite = rewrite(arrived, leaves, leaves_with);
     if !apply(ctx, &rewrite) {
-        return rewrite_failed(ctx, slot, fid, len, ifindex);
+        count(slot, Reason::RewriteFailed, fid, len);
+        return rewrite_failed(ctx, ifindex);
     }
     if arrived.outer.is_some() {
         forget_priority(ctx);

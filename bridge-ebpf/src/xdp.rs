@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use bridge_common::{
-    decide::{Fid, Tables as _, Verdict, decide},
+    decide::{Fid, Tables as _},
     flow::{Flow, FlowKey, flow_flags, is_ip},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
@@ -24,7 +24,8 @@ use bridge_common::{
 };
 
 use crate::{
-    count::{count, count_sent},
+    count::{count, count_here, count_sent},
+    decision::{Case, Forward, Paper},
     flow::{self, Found},
     packet::Packet,
     tables::{self, DEVICES, KernelTables, UNKNOWN},
@@ -81,7 +82,7 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
     if action == XDP_REDIRECT {
         flow::served(flow, len);
     } else if action == XDP_DROP {
-        count(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len as u32);
+        count_here(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len as u32);
     }
     Some(action)
 }
@@ -101,37 +102,12 @@ fn is_safe_on_virtual(packet: Packet, flow: &mut Flow, flags: u16) -> bool {
         0 | flow_flags::TAGGED => true,
         flow_flags::UDP4 => udp4_is_whole(packet, 14),
         UDP4_TAGGED => udp4_is_whole(packet, 18),
-        flow_flags::UDP6 => udp_is_whole(packet, 14, 54, ETH_P_IPV6),
-        _ => udp_is_whole(packet, 18, 58, ETH_P_IPV6),
+        flow_flags::UDP6 => udp6_is_whole(packet, 14),
+        _ => udp6_is_whole(packet, 18),
     }
 }
 
 const UDP4_TAGGED: u16 = flow_flags::UDP4 | flow_flags::TAGGED;
-
-/// As [`udp_is_whole`], of IPv4 without options, in few instructions.
-#[inline(always)]
-fn udp4_is_whole(packet: Packet, l3: usize) -> bool {
-    if packet.at::<[u8; 28]>(l3).is_none() {
-        return false;
-    }
-    // SAFETY: all offsets lie below 28.
-    let (source, destination, port, len, check) = unsafe {
-        (
-            packet.load::<u32>(l3 + 12),
-            packet.load::<u32>(l3 + 16),
-            packet.load::<u16>(l3 + 22),
-            packet.load::<u16>(l3 + 24),
-            packet.load::<u16>(l3 + 26),
-        )
-    };
-    // The sum of numbers in network order is that of the numbers, in network order.
-    let sum = u64::from(source) + u64::from(destination) + u64::from(len) + u64::from(u16::from(UDP).to_be());
-    // Below 2^34 at first, and then below 0x10005: what is left of the carry is in the comparison.
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let difference = sum.wrapping_sub(u64::from(check));
-    difference != 0 && difference != 0xffff && !is_tunnel_port(u16::from_be(port))
-}
 
 /// Decides by the tables, for frames like this one to come as well. `None`: leave it to the tc program.
 #[inline(always)]
@@ -155,12 +131,13 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let slot = slot as u16;
     let skip = if outer.is_some() { VLAN_HLEN } else { 0 };
     let came_in = KernelTables.port(slot)?;
-    let mut frame = Frame::EMPTY;
-    let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), &mut frame)?;
-    let frame = &frame;
+    let mut paper = Paper::new();
+    let case = paper.case();
+    case.slot = slot;
+    let l3 = parse(packet, skip as usize, wire_len - skip, tables::checks_ip(came_in), &mut case.frame)?;
     let is_virtual = came_in.flags & port_flags::VIRTUAL_XDP != 0;
-    let stamp = flow::stamp(changed, came_in, frame.tag, is_ip(frame.ethertype));
-    match gains(packet, l3, frame, is_virtual) {
+    let stamp = flow::stamp(changed, came_in, case.frame.tag, is_ip(case.frame.ethertype));
+    match gains(packet, l3, &case.frame, is_virtual) {
         Gain::Yes if is_virtual && at_odd_address(packet) => return None,
         Gain::Yes => {}
         Gain::NotThis => return None,
@@ -169,20 +146,19 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
             return None;
         }
     }
-    let decision = decide(&KernelTables, slot, frame);
-    let (out, ifindex, flags, leaves) = match decision.verdict {
-        Verdict::Forward { slot: out, ifindex, flags, leaves } => (out, ifindex, flags, leaves),
-        Verdict::Pass(reason) => {
-            if reason.lasts() {
-                flow::pass(stamp, slot, 0, Fid::NONE);
-            }
-            return None;
-        }
+    let verdict = paper.decide();
+    let Case { frame, fid, vid, way, .. } = paper.case();
+    let (fid, vid, Forward { slot: out, ifindex, flags, leaves }) = (*fid, *vid, *way);
+    let passes = match verdict {
+        Some(reason) if !reason.lasts() => return None,
+        Some(_) => true,
+        None => flags & port_flags::EGRESS_XDP == 0,
     };
-    if flags & port_flags::EGRESS_XDP == 0 {
+    if passes {
         flow::pass(stamp, slot, 0, Fid::NONE);
         return None;
     }
+    let out = out as u16;
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let port = KernelTables.port(out).filter(|port| port.ifindex == ifindex)?;
     let leaves_with = port.outer_tag();
@@ -194,7 +170,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     // A device that has just left: an edited frame must not reach the bridge.
     let missing = if rewrite.is_nothing() { XDP_PASS } else { XDP_DROP };
     let action = send(out, missing);
-    if decision.fid.get().is_some() {
+    if fid.get().is_some() {
         let tag_len = if outer.is_some() || frame.tag.is_some() { VLAN_HLEN } else { 0 };
         let longest = port.max_len.wrapping_add_signed(-rewrite.growth());
         let found = Found {
@@ -205,20 +181,20 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
                 | flow::flag(flow_flags::VIRTUAL, is_virtual),
             ifindex,
             slot,
-            fid: decision.fid,
-            vid: decision.vid,
+            fid,
+            vid,
             rewrite,
         };
         flow::fill(stamp, found);
     }
     match action {
         XDP_REDIRECT => {
-            count(slot, Reason::ForwardedXdp, decision.fid, frame.len);
+            count(slot, Reason::ForwardedXdp, fid, frame.len);
             if leaves_with.is_some() {
                 count_sent(out, frame.len);
             }
         }
-        XDP_DROP => count(slot, Reason::RewriteFailed, decision.fid, frame.len),
+        XDP_DROP => count(slot, Reason::RewriteFailed, fid, frame.len),
         _ => {}
     }
     Some(action)
@@ -322,15 +298,21 @@ impl Gain {
 /// On a virtual device, a checksum that the sender left to the hardware would be lost with the skb's metadata.
 #[inline(always)]
 fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> Gain {
-    let (protocol, l4) = match frame.ethertype {
-        ETH_P_IP => match (packet.byte(l3), packet.byte(l3 + 9)) {
-            (Some(0x45), Some(protocol)) => (protocol, l3 + 20),
-            // Options: where the next header starts is not worth finding out.
-            (Some(_), Some(_)) => return Gain::No,
-            _ => return Gain::NotThis,
-        },
+    let protocol = match frame.ethertype {
+        ETH_P_IP => {
+            if packet.at::<[u8; 10]>(l3).is_none() {
+                return Gain::NotThis;
+            }
+            // SAFETY: in bounds.
+            let (version, protocol) = unsafe { (packet.load::<u8>(l3), packet.load::<u8>(l3 + 9)) };
+            if version != 0x45 {
+                // Options: where the next header starts is not worth finding out.
+                return Gain::No;
+            }
+            protocol
+        }
         ETH_P_IPV6 => match packet.byte(l3 + 6) {
-            Some(protocol) => (protocol, l3 + 40),
+            Some(protocol) => protocol,
             None => return Gain::NotThis,
         },
         ethertype => return Gain::always(!is_virtual || !encapsulates(ethertype)),
@@ -343,38 +325,48 @@ fn gains(packet: Packet, l3: usize, frame: &Frame, is_virtual: bool) -> Gain {
     }
     match protocol {
         ICMP | ICMPV6 => Gain::Yes,
-        UDP if udp_is_whole(packet, l3, l4, frame.ethertype) => Gain::Yes,
+        UDP if frame.ethertype == ETH_P_IP && udp4_is_whole(packet, l3) => Gain::Yes,
+        UDP if frame.ethertype == ETH_P_IPV6 && udp6_is_whole(packet, l3) => Gain::Yes,
         UDP => Gain::NotThis,
         _ => Gain::No,
     }
 }
 
-/// Whether no checksum of the UDP packet is left to the hardware, neither its own nor one inside a tunnel.
+/// Whether no checksum of the UDP packet in IPv4 without options is left to the hardware, neither its own nor one inside a
+/// tunnel.
 #[inline(always)]
-fn udp_is_whole(packet: Packet, l3: usize, l4: usize, ethertype: u16) -> bool {
-    packet.be16(l4 + 2).is_some_and(|port| !is_tunnel_port(port)) && udp_checksum_is_whole(packet, l3, l4, ethertype)
+fn udp4_is_whole(packet: Packet, l3: usize) -> bool {
+    packet.at::<[u8; 28]>(l3).is_some() && udp_is_whole(packet, l3 + 12, 2)
 }
 
-/// Whether the UDP checksum is more than the sum over the pseudo-header, which is what `CHECKSUM_PARTIAL` leaves in it.
+/// As [`udp4_is_whole`], of a packet in IPv6.
 #[inline(always)]
-fn udp_checksum_is_whole(packet: Packet, l3: usize, l4: usize, ethertype: u16) -> bool {
-    let (first, words) = if ethertype == ETH_P_IP { (l3 + 12, 4) } else { (l3 + 8, 16) };
-    let mut sum = u32::from(UDP);
+fn udp6_is_whole(packet: Packet, l3: usize) -> bool {
+    packet.at::<[u8; 48]>(l3).is_some() && udp_is_whole(packet, l3 + 8, 8)
+}
+
+/// Whether the UDP checksum is more than the sum over the pseudo-header, which is what `CHECKSUM_PARTIAL` leaves in it. The
+/// two addresses are `words` words of four bytes from `first` on, and the UDP header, behind them, is there.
+#[inline(always)]
+fn udp_is_whole(packet: Packet, first: usize, words: usize) -> bool {
+    let l4 = first + 4 * words;
+    // The sum of numbers in network order is that of the numbers, in network order.
+    let mut sum = u64::from(u16::from(UDP).to_be());
     let mut word = 0;
-    while word < 16 {
-        if word < words {
-            match packet.be16(first + 2 * word) {
-                Some(value) => sum += u32::from(value),
-                None => return false,
-            }
-        }
+    while word < words {
+        // SAFETY: as the callers saw to.
+        sum += u64::from(unsafe { packet.load::<u32>(first + 4 * word) });
         word += 1;
     }
-    let (Some(len), Some(check)) = (packet.be16(l4 + 4), packet.be16(l4 + 6)) else { return false };
-    sum += u32::from(len);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    u32::from(check) != sum
+    // SAFETY: as above.
+    let (port, len, check) =
+        unsafe { (packet.load::<u16>(l4 + 2), packet.load::<u16>(l4 + 4), packet.load::<u16>(l4 + 6)) };
+    sum += u64::from(len);
+    // Below 2^36 at first, and then below 0x10011: what is left of the carry is in the comparison.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let difference = sum.wrapping_sub(u64::from(check));
+    difference != 0 && difference != 0xffff && !is_tunnel_port(u16::from_be(port))
 }
 
 /// The device map counts the tags in the bytes, the bridge does not: what lies between the two goes the other way. A
