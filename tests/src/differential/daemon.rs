@@ -87,14 +87,14 @@ impl Daemon {
             let complete = entries.iter().all(|(bridge, count)| held(&status, bridge) == Some(*count as u64));
             let active = status["active"] == true;
             // Entries that the daemon does not hold for a reason of its own cost a third of a second, once.
-            if active && same >= 2 && (complete || start.elapsed() > Duration::from_millis(300) * wait::slowness()) {
+            if active && same >= 1 && (complete || start.elapsed() > Duration::from_millis(300) * wait::slowness()) {
                 return Ok(status);
             }
             last = Some(here);
             if start.elapsed() > PATIENCE * wait::slowness() {
                 bail!("xbr does not settle: {}", self.xbr.summary());
             }
-            sleep(Duration::from_micros(500));
+            sleep(Duration::from_millis(2));
         }
     }
 }

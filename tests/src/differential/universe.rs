@@ -19,6 +19,7 @@ use super::{
     tool::Tool,
 };
 use crate::{
+    frame::{Mac, mac},
     netns::{Netns, remove_stale},
     probe::Need,
     tap,
@@ -203,11 +204,12 @@ impl Universe {
     }
 }
 
-/// IGMP of the host itself, which comes in its own time: a bridge with snooping joins the group of all snoopers.
+/// IGMP of the host itself, which comes in its own time: a bridge with snooping joins the group of all snoopers. Its address may
+/// be any port's, or a host's; the hosts send no IGMP.
 fn is_host_report(caught: &Caught) -> bool {
     let bytes = &caught.bytes;
     let at = |from: usize, wanted: &[u8]| bytes.get(from..from + wanted.len()) == Some(wanted);
-    at(0, &[0x01, 0x00, 0x5e, 0, 0]) && at(6, &[2, 0xaa, 0, 0, 1]) && at(12, &[0x08, 0x00]) && at(23, &[2])
+    at(0, &[0x01, 0x00, 0x5e, 0, 0]) && at(12, &[0x08, 0x00]) && at(23, &[2])
 }
 
 /// The forwarding databases of all bridges.
@@ -252,6 +254,13 @@ pub fn port_address(port: &str) -> String {
     format!("02:aa:00:00:00:{place:02x}")
 }
 
+/// The address of a host behind a port. The first one has that of the far end's device, as a container has.
+pub fn host_address(port: &str, host: usize) -> Mac {
+    let place = ports().position(|name| name == port).unwrap_or(0);
+    let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+    [2, 0xb0, 0, 0, byte(place + 1), byte(host + 1)]
+}
+
 fn devices(far: &str) -> Vec<String> {
     let pairs = VETHS.iter().chain(&NICS).enumerate().map(|(place, port)| {
         let (index, far_index, end) = (10 + place, 50 + place, far_end(port));
@@ -273,7 +282,10 @@ fn plain_devices() -> Vec<String> {
 
 /// The same for the far ends.
 fn far_ends() -> Vec<String> {
-    let plain = VETHS.iter().map(|port| format!("link set dev {} mtu {JUMBO} up", far_end(port)));
+    let plain = VETHS.iter().map(|port| {
+        let address = mac(host_address(port, 0));
+        format!("link set dev {} mtu {JUMBO} address {address} up", far_end(port))
+    });
     // XDP on a veth limits the MTU of its peer.
     plain.chain(NICS.iter().map(|port| format!("link set dev {} mtu 2000 up", far_end(port)))).collect()
 }

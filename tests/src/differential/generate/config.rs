@@ -1,7 +1,7 @@
 //! The configuration that a scenario begins with.
 
 use super::{Draft, Port, Step, VLANS, shuffled_ports};
-use crate::differential::universe::PATCH;
+use crate::differential::universe::{PATCH, host_address};
 
 /// Ageing times in hundredths of a second; frames of a scenario take far less than the shortest but for 0.
 const LONG: [u32; 3] = [30_000, 100_000, 6_000];
@@ -20,7 +20,7 @@ impl Draft {
             let mtu = if self.dice.chance(80) { 1500 } else { *self.dice.pick(&[1400, 1280, 1600, 2000]) };
             lines.push(format!("link set dev {name} mtu {mtu}"));
             lines.push(format!("link set dev {name} master {bridge}"));
-            let hosts = (0..self.dice.between(1, 2)).map(|host| host_address(place, host)).collect();
+            let hosts = (0..self.dice.between(1, 2)).map(|host| host_address(name, host)).collect();
             self.ports.push(Port { name, bridge, mtu, hosts, vids: Vec::new() });
         }
         if self.second_bridge && self.dice.chance(70) {
@@ -187,10 +187,4 @@ impl Draft {
             String::new()
         }
     }
-}
-
-/// The address of a host behind a port.
-fn host_address(port: usize, host: usize) -> [u8; 6] {
-    let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-    [2, 0xb0, 0, 0, byte(port + 1), byte(host + 1)]
 }
