@@ -203,8 +203,8 @@ pub const fn is_ip(ethertype: u16) -> bool {
 pub mod flow_flags {
     /// Tags change.
     pub const REWRITE: u16 = 1 << 0;
-    /// It leaves as a logical port's, which counts what is sent.
-    pub const BY_PARENT: u16 = 1 << 1;
+    /// What is sent is counted here: it leaves as a logical port's, or by the far end of a pair.
+    pub const COUNTS_SENT: u16 = 1 << 1;
     /// It came as a logical port's.
     pub const FROM_PARENT: u16 = 1 << 2;
     /// XDP on a virtual device: the address must not be odd, and no checksum may be unfinished.
@@ -220,6 +220,8 @@ pub mod flow_flags {
     pub const PASSES: u16 = 1 << 7;
     /// They were not classified: there is no forwarding id.
     pub const UNCLASSIFIED: u16 = 1 << 8;
+    /// It is handed to the far end of the pair, and the near end counts nothing.
+    pub const PEER: u16 = 1 << 9;
 }
 
 /// One cell. What every frame looks at fills the first 64 bytes.

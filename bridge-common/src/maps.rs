@@ -60,6 +60,8 @@ pub mod port_flags {
     pub const CHECK_IPV6: u32 = 1 << 13;
     /// Why `EGRESS` is not set: something on the way out that redirected frames would not meet.
     pub const EGRESS_POLICY: u32 = 1 << 14;
+    /// Frames to [`super::Port::far_end`](super::Port) may be handed to the far end of the pair by the tc program.
+    pub const EGRESS_PEER: u32 = 1 << 15;
 }
 
 /// One bridge port, by slot.
@@ -88,6 +90,8 @@ pub struct Port {
     pub member: [u64; 64],
     /// VLANs that leave untagged.
     pub untagged: [u64; 64],
+    /// With `EGRESS_PEER`: the address of the far end of the pair, [`Mac::value`].
+    pub far_end: u64,
 }
 
 impl Port {
@@ -104,6 +108,7 @@ impl Port {
         refresh_interval: 0,
         member: [0; 64],
         untagged: [0; 64],
+        far_end: 0,
     };
 
     /// Packs the tag of a VLAN device (`vlan_dev_hard_start_xmit`: no priority without an egress map) for
@@ -152,6 +157,18 @@ pub fn set_bit(words: &mut [u64; 64], vid: u16, on: bool) {
     let word = &mut words[(vid >> 6) as usize & 63];
     let mask = 1 << (vid & 63);
     if on { *word |= mask } else { *word &= !mask }
+}
+
+/// Sets or clears the bits of all VLAN ids from `first` to `last`, both included.
+pub fn set_bits(words: &mut [u64; 64], first: u16, last: u16, on: bool) {
+    for (word, start) in words.iter_mut().zip((0_u16..).step_by(64)) {
+        let (low, high) = (first.max(start), last.min(start + 63));
+        if low > high {
+            continue;
+        }
+        let mask = (u64::MAX >> (63 - (high - low))) << (low - start);
+        if on { *word |= mask } else { *word &= !mask }
+    }
 }
 
 /// Key of the FDB table: address in the upper 48 bits, fid in the lower 16.
@@ -280,7 +297,7 @@ pub struct KernelLayout {
     pub netns: u32,
 }
 
-const _: () = assert!(size_of::<Port>() == 1056);
+const _: () = assert!(size_of::<Port>() == 1064);
 const _: () = assert!(size_of::<Trust>() == 16);
 const _: () = assert!(size_of::<Lease>() == 32);
 // Every fid_base has a cell of its own kind.
@@ -320,16 +337,31 @@ mod tests {
     }
 
     #[test]
+    fn many_bits_are_set_as_one_by_one() {
+        for (first, last) in [(1, 4094), (1, 1), (63, 64), (64, 127), (100, 99), (4032, 4095), (0, 0), (10, 200)] {
+            for on in [true, false] {
+                let mut bits = [0x5555_5555_5555_5555; 64];
+                let mut one_by_one = bits;
+                set_bits(&mut bits, first, last, on);
+                for vid in first..=last {
+                    set_bit(&mut one_by_one, vid, on);
+                }
+                assert_eq!(bits, one_by_one, "{first} to {last}: {on}");
+            }
+        }
+    }
+
+    #[test]
     fn every_flag_is_a_bit_of_its_own() {
         use port_flags::{
-            CHECK_IPV4, CHECK_IPV6, EGRESS, EGRESS_POLICY, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED,
-            VIRTUAL_XDP, VLAN_AWARE,
+            CHECK_IPV4, CHECK_IPV6, EGRESS, EGRESS_PEER, EGRESS_POLICY, EGRESS_XDP, INGRESS, ISOLATED, LEARNING,
+            LOCKED, VIRTUAL_XDP, VLAN_AWARE,
         };
         let flags = [INGRESS, EGRESS, EGRESS_XDP, VLAN_AWARE, LEARNING, LOCKED, ISOLATED, VIRTUAL_XDP];
-        let later = [CHECK_IPV4, CHECK_IPV6, EGRESS_POLICY];
+        let later = [CHECK_IPV4, CHECK_IPV6, EGRESS_POLICY, EGRESS_PEER];
         // In this order: the running programs of an older daemon read them, too.
         assert_eq!(flags, [1, 2, 4, 8, 16, 32, 64, 128]);
-        assert_eq!(later, [1 << 12, 1 << 13, 1 << 14]);
+        assert_eq!(later, [1 << 12, 1 << 13, 1 << 14, 1 << 15]);
         let flags = [fdb_flags::LOCAL, fdb_flags::STICKY, fdb_flags::OPAQUE, fdb_flags::STATIC];
         assert_eq!(flags, [1, 2, 4, 8]);
     }

@@ -241,7 +241,7 @@ fn flush(cell: *mut Flow) {
     let amount = Amount { packets, bytes };
     let fast = flow.flags & flow_flags::PASSES == 0;
     add_to(flow.slot, flow.reason(), fast, flow.fid().index(), amount);
-    if flow.flags & flow_flags::BY_PARENT != 0 {
+    if flow.flags & flow_flags::COUNTS_SENT != 0 {
         add_sent(flow.out, amount);
     }
     flow.served = 0;

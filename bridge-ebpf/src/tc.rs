@@ -4,7 +4,9 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::{bpf_redirect, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push},
+    helpers::generated::{
+        bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    },
     programs::TcContext,
 };
 use aya_log_ebpf::warn;
@@ -13,7 +15,7 @@ use bridge_common::{
     flow::{FlowKey, flow_flags, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
-    maps::{MAX_PORTS, PARENT},
+    maps::{MAX_PORTS, PARENT, port_flags},
     reason::Reason,
     tags::{Arrived, Rewrite, rewrite},
 };
@@ -39,6 +41,8 @@ pub(crate) struct Way {
     pub(crate) stamp: Stamp,
     /// Length, as counted.
     pub(crate) len: u32,
+    /// The destination.
+    pub(crate) dst: u64,
     /// Slot of the egress port.
     pub(crate) out: u16,
     /// Interface index of the device that it leaves by.
@@ -100,7 +104,8 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
     }
     let arrived = Arrived { outer, tag: frame.tag };
     let Forward { slot: out, ifindex, leaves, .. } = *way;
-    send(ctx, Way { slot, fid, vid, stamp, len, out: out as u16, ifindex, leaves, arrived })
+    let dst = frame.dst.value();
+    send(ctx, Way { slot, fid, vid, stamp, len, dst, out: out as u16, ifindex, leaves, arrived })
 }
 
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
@@ -138,9 +143,30 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
         forget_priority(ctx);
     }
     flow::served(flow, u64::from(len));
-    // SAFETY: a helper with plain arguments.
-    Some(unsafe { bpf_redirect(flow.ifindex, 0) as i32 })
+    Some(leave(ctx, flow.ifindex, flow.flags & flow_flags::PEER != 0))
 }
+
+/// Sends the frame out of the device, or hands it to the far end of the pair that the device is an end of.
+#[inline(always)]
+fn leave(ctx: &TcContext, ifindex: u32, to_peer: bool) -> i32 {
+    if !to_peer {
+        // SAFETY: a helper with plain arguments.
+        return unsafe { bpf_redirect(ifindex, 0) as i32 };
+    }
+    // What __dev_forward_skb does on the way through a pair, and bpf_redirect_peer does not.
+    // SAFETY: the kernel hands every classifier a valid context, and lets it write these fields; a helper on the context.
+    unsafe {
+        (*ctx.skb.skb).mark = 0;
+        (*ctx.skb.skb).priority = 0;
+        if (*ctx.skb.skb).pkt_type != PACKET_HOST && bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) != 0 {
+            return bpf_redirect(ifindex, 0) as i32;
+        }
+        bpf_redirect_peer(ifindex, 0) as i32
+    }
+}
+
+/// `PACKET_HOST`: `eth_type_trans` says so of what is addressed to the device that receives it.
+const PACKET_HOST: u32 = 0;
 
 /// The tag may be half changed: handing that to the bridge could put it into another VLAN.
 #[inline(always)]
@@ -159,7 +185,7 @@ fn forget_priority(ctx: &TcContext) {
 /// The fast path: changes the tags and redirects, and so for frames like this one to come.
 #[inline(always)]
 pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
-    let Way { slot, fid, vid, stamp, len, out, ifindex, leaves, arrived } = way;
+    let Way { slot, fid, vid, stamp, len, dst, out, ifindex, leaves, arrived } = way;
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let Some(port) = KernelTables.port(out).filter(|port| port.ifindex == ifindex) else {
         count(slot, Reason::Unconfirmed, fid, len);
@@ -167,6 +193,8 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     };
     let leaves_with = port.outer_tag();
     let rewrite = rewrite(arrived, leaves, leaves_with);
+    // A frame whose tags have changed has not all its offsets where the far end's receive path wants them.
+    let to_peer = port.flags & port_flags::EGRESS_PEER != 0 && port.far_end == dst && rewrite.is_nothing();
     if !apply(ctx, &rewrite) {
         count(slot, Reason::RewriteFailed, fid, len);
         return rewrite_failed(ctx, ifindex);
@@ -176,16 +204,16 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
     }
     if fid.get().is_some() {
         let flags = flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
-            | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
+            | flow::flag(flow_flags::COUNTS_SENT, leaves_with.is_some() || to_peer)
+            | flow::flag(flow_flags::PEER, to_peer)
             | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());
         flow::fill(stamp, Found { max_len: port.max_len, out, flags, ifindex, slot, fid, vid, rewrite });
     }
     count(slot, Reason::ForwardedTc, fid, len);
-    if leaves_with.is_some() {
+    if leaves_with.is_some() || to_peer {
         count_sent(out, len);
     }
-    // SAFETY: a helper with plain arguments.
-    unsafe { bpf_redirect(ifindex, 0) as i32 }
+    leave(ctx, ifindex, to_peer)
 }
 
 /// The outermost tag, where the kernel keeps it after `skb_vlan_untag`.

@@ -177,7 +177,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
             max_len: if longest < port.max_len + tag_len { longest } else { port.max_len + tag_len },
             out,
             flags: flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
-                | flow::flag(flow_flags::BY_PARENT, leaves_with.is_some())
+                | flow::flag(flow_flags::COUNTS_SENT, leaves_with.is_some())
                 | flow::flag(flow_flags::VIRTUAL, is_virtual),
             ifindex,
             slot,

@@ -106,6 +106,8 @@ pub struct Inventory {
     ebtables: Option<std::os::fd::OwnedFd>,
     tables: Vec<Tables>,
     kernel: Kernel,
+    /// As it was when it was last read: nftables says when it changes.
+    ruleset: Ruleset,
     /// The kernel could list hooks when it was last asked.
     lists_hooks: bool,
 }
@@ -126,6 +128,7 @@ impl Inventory {
             ebtables: sockopt::open(libc::AF_INET).map_err(source("the ebtables tables"))?,
             tables: tables.map_err(source("the iptables tables"))?,
             kernel: Kernel::read().map_err(source("the list of kernel modules"))?,
+            ruleset: Ruleset::default(),
             lists_hooks: true,
         })
     }
@@ -139,18 +142,30 @@ impl Inventory {
     ) -> Result<Bypass, BypassError> {
         self.kernel.refresh().map_err(source("the list of kernel modules"))?;
         let br_netfilter = br_netfilter().map_err(source("br_netfilter's settings"))?;
-        let ruleset = self.ruleset().map_err(source("the nftables ruleset"))?;
-        let indices: BTreeSet<_> = devices.iter().map(|(index, _)| *index).collect();
-        let mut filters = tc::filters(&mut self.route, &indices, own_programs).map_err(source("tc filters"))?;
+        self.ruleset = self.read_ruleset().map_err(source("the nftables ruleset"))?;
         let mut bypass = Bypass {
-            netfilter: one_line(&self.bridge_policies(&ruleset)?),
-            inet_rules: if br_netfilter.is_some() { one_line(&self.inet_policies(&ruleset)?) } else { None },
+            netfilter: one_line(&self.bridge_policies()?),
+            inet_rules: if br_netfilter.is_some() { one_line(&self.inet_policies()?) } else { None },
             br_netfilter_encapsulated: br_netfilter.is_some()
                 && sees_encapsulated().map_err(source("br_netfilter's settings"))?,
             br_netfilter,
-            xdp_features: self.features.read(&indices).map_err(source("XDP features"))?,
             ..Bypass::default()
         };
+        self.update(&mut bypass, devices, own_programs)?;
+        Ok(bypass)
+    }
+
+    /// Collects anew what concerns these devices, and leaves what `bypass` says of others and of rules for all devices.
+    pub fn update(
+        &mut self,
+        bypass: &mut Bypass,
+        devices: &[(IfIndex, String)],
+        own_programs: &BTreeSet<u32>,
+    ) -> Result<(), BypassError> {
+        let indices: BTreeSet<_> = devices.iter().map(|(index, _)| *index).collect();
+        bypass.forget(&indices);
+        let mut filters = tc::filters(&mut self.route, &indices, own_programs).map_err(source("tc filters"))?;
+        bypass.xdp_features.extend(self.features.read(&indices).map_err(source("XDP features"))?);
         for (index, name) in devices {
             for (side, texts) in
                 [(Side::Ingress, &mut bypass.ingress_filters), (Side::Egress, &mut bypass.egress_filters)]
@@ -158,21 +173,23 @@ impl Inventory {
                 let mut found = filters.remove(&(*index, side)).unwrap_or_default();
                 let programs = tcx::programs(name, side, own_programs);
                 found.extend(programs.map_err(|source| BypassError::Programs { device: name.clone(), source })?);
-                found.extend(ruleset.on_device(name, side));
+                found.extend(self.ruleset.on_device(name, side));
                 texts.extend(one_line(&found).map(|text| (*index, text)));
             }
             bypass.rx_vlan_offload.extend(rx_vlan_offload(name)?.map(|on| (*index, on)));
             // A frame that tc redirects at ingress skips the egress hook of netfilter (nf_skip_egress in
             // __netif_receive_skb_core).
-            let mut missed: Vec<_> = ruleset.on_device(name, Side::Egress).collect();
-            missed.extend(peer::generic_xdp(&mut self.route, *index).map_err(source("the far ends of ports"))?);
+            let mut missed: Vec<_> = self.ruleset.on_device(name, Side::Egress).collect();
+            let far = peer::far_end(&mut self.route, *index).map_err(source("the far ends of ports"))?;
+            missed.extend(far.generic_xdp);
+            bypass.far_ends.extend(far.elsewhere.map(|far| (*index, far)));
             bypass.egress_missed.extend(one_line(&missed).map(|text| (*index, text)));
         }
-        Ok(bypass)
+        Ok(())
     }
 
     /// Reads nftables, unless asking would make the kernel load it.
-    fn ruleset(&mut self) -> io::Result<Ruleset> {
+    fn read_ruleset(&mut self) -> io::Result<Ruleset> {
         match &mut self.netfilter {
             Some(netlink) if self.kernel.has_nftables() => match Ruleset::read(netlink) {
                 // nfnetlink_rcv_msg: no such subsystem.
@@ -186,9 +203,9 @@ impl Inventory {
     }
 
     /// What netfilter does to the frames of any bridge.
-    fn bridge_policies(&mut self, ruleset: &Ruleset) -> Result<Vec<String>, BypassError> {
+    fn bridge_policies(&mut self) -> Result<Vec<String>, BypassError> {
         let hooks = self.hooks(family::BRIDGE)?;
-        let mut found: Vec<_> = ruleset.bridge().collect();
+        let mut found: Vec<_> = self.ruleset.bridge().collect();
         if let Some(socket) = &self.ebtables {
             let tables = ebtables::policies(socket, &self.kernel, hooks.as_deref());
             found.extend(tables.map_err(source("the ebtables tables"))?);
@@ -205,8 +222,8 @@ impl Inventory {
     }
 
     /// What `br_netfilter` would show bridged frames to.
-    fn inet_policies(&mut self, ruleset: &Ruleset) -> Result<Vec<String>, BypassError> {
-        let mut found: Vec<_> = ruleset.inet().collect();
+    fn inet_policies(&mut self) -> Result<Vec<String>, BypassError> {
+        let mut found: Vec<_> = self.ruleset.inet().collect();
         for tables in &self.tables {
             found.extend(tables.policies().map_err(source("the iptables tables"))?);
         }
@@ -266,8 +283,12 @@ fn netfilter_links() -> io::Result<Vec<String>> {
     for link in loaded_links() {
         let link = match link {
             Ok(link) => link,
-            // Gone between its number and the look at it.
-            Err(LinkError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => continue,
+            // Gone between its number and the look at it, or (EAGAIN, bpf_link_by_id) about to be made: the next look finds it.
+            Err(LinkError::SyscallError(error))
+                if matches!(error.io_error.raw_os_error(), Some(libc::ENOENT | libc::EAGAIN)) =>
+            {
+                continue;
+            }
             // No such command: a kernel before 5.8.
             Err(LinkError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) => return Err(io::Error::other(error)),

@@ -31,6 +31,8 @@ pub struct RunConfig {
     pub last_status: Option<PathBuf>,
     /// Policy reasons that the operator chose to go around ([`overrulable`]).
     pub overrule: BTreeSet<Reason>,
+    /// Frames for the far end of a veth may be handed to it directly, at the price of their order.
+    pub redirect_peer: bool,
     /// What keeps the tables true.
     pub coherence: Coherence,
     /// Shadow mode: forward nothing, and compare one in this many of the frames that would be forwarded.

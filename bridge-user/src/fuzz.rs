@@ -49,6 +49,7 @@ fn rtnetlink(datagram: &[u8]) {
         run_dir: "/nonexistent".into(),
         fdb_size: 16,
         overrule: BTreeSet::new(),
+        redirect_peer: false,
         last_status: None,
         coherence: crate::config::Coherence::default(),
         shadow: None,

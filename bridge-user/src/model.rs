@@ -3,7 +3,7 @@
 //! Filled by [`crate::netlink`] and [`crate::bypass`], read by [`crate::plan`]. Nothing here decides anything; a value
 //! that the kernel did not send is `None`, never a guess.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A kernel interface index.
 pub type IfIndex = u32;
@@ -237,6 +237,29 @@ pub struct Bypass {
     pub egress_missed: BTreeMap<IfIndex, String>,
     /// Devices whose NIC strips VLAN tags on receive (`rx-vlan-offload` on), of those that were asked about.
     pub rx_vlan_offload: BTreeMap<IfIndex, bool>,
+    /// The far ends of devices that are one end of a pair whose other end is in another namespace.
+    pub far_ends: BTreeMap<IfIndex, FarEnd>,
     /// `NETDEV_XDP_ACT_*` bits by device. A device that is missing has not said anything.
     pub xdp_features: BTreeMap<IfIndex, u64>,
+}
+
+/// The far end of a veth or netkit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FarEnd {
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// An XDP program is attached there, in whatever mode.
+    pub has_xdp: bool,
+}
+
+impl Bypass {
+    /// Forgets what is said of these devices.
+    pub fn forget(&mut self, devices: &BTreeSet<IfIndex>) {
+        self.ingress_filters.retain(|device, _| !devices.contains(device));
+        self.egress_filters.retain(|device, _| !devices.contains(device));
+        self.egress_missed.retain(|device, _| !devices.contains(device));
+        self.rx_vlan_offload.retain(|device, _| !devices.contains(device));
+        self.far_ends.retain(|device, _| !devices.contains(device));
+        self.xdp_features.retain(|device, _| !devices.contains(device));
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bridge_common::{
     mac::Mac,
-    maps::{FdbKey, Port, VLANS, fdb_flags},
+    maps::{FdbKey, Port, VLANS, fdb_flags, set_bits},
     reason::Reason,
 };
 
@@ -83,6 +83,8 @@ pub struct PortPlan {
     pub parent: Option<Parent>,
     /// What stands in the port table.
     pub entry: Port,
+    /// How frames get out of here.
+    pub exit: Exit,
     /// Which programs to attach.
     pub hook: Hook,
     /// Why frames from here are slow.
@@ -94,6 +96,15 @@ impl PortPlan {
     pub fn device(&self, ifindex: IfIndex) -> IfIndex {
         self.parent.as_ref().map_or(ifindex, |parent| parent.ifindex)
     }
+}
+
+/// The way of fast frames out of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Why frames that XDP programs forward leave as they do.
+    pub why: String,
+    /// What an operator could do so that XDP programs may send frames out of the port themselves, where they may not.
+    pub remedy: Option<String>,
 }
 
 /// The programs that a port gets.
@@ -131,6 +142,8 @@ pub fn plan(
     refused: &Refusals,
 ) -> Plan {
     let mut plan = Plan::default();
+    let mut vlans: BTreeMap<IfIndex, [u64; 64]> = BTreeMap::new();
+    let uppers = port::uppers(model);
     for link in model.links.values() {
         if let Some(attrs) = &link.bridge
             && served.contains(&link.name)
@@ -142,7 +155,7 @@ pub fn plan(
         let Some(bridge) = link.master.and_then(|master| plan.bridges.get_mut(&master)) else { continue };
         let Some(index) = link.master else { continue };
         let slot = numbers.slot(link.ifindex);
-        let context = port::Context { model, config, bridge, refusals: refused };
+        let context = port::Context { model, config, bridge, uppers: &uppers, refusals: refused };
         let port = port::port(&context, index, link, slot);
         plan.below.extend(logical::below(model, link).map(|below| below.ifindex));
         if port.hook.tc && port.slot.is_some() {
@@ -150,15 +163,17 @@ pub fn plan(
             plan.devices.insert(port.device(link.ifindex), DevicePlan { name, hook: port.hook.clone() });
         }
         if bridge.attrs.vlan_filtering {
+            let vlans = vlans.entry(index).or_insert([0; 64]);
             for range in model.vlans.get(&link.ifindex).into_iter().flatten() {
-                bridge.vlans.extend(range.first..=range.last);
+                set_bits(vlans, range.first, range.last, true);
             }
         }
         plan.ports.insert(link.ifindex, port);
     }
-    for bridge in plan.bridges.values_mut() {
-        bridge.vlans.sort_unstable();
-        bridge.vlans.dedup();
+    for (bridge, vlans) in vlans {
+        if let Some(bridge) = plan.bridges.get_mut(&bridge) {
+            bridge.vlans.extend((0..VLANS).filter(|vid| vlans[usize::from(vid >> 6)] & 1 << (vid & 63) != 0));
+        }
     }
     numbers.retain(|ifindex| plan.ports.contains_key(&ifindex), |ifindex| plan.bridges.contains_key(&ifindex));
     plan

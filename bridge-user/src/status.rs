@@ -166,6 +166,15 @@ pub struct PortStatus {
     pub hook: String,
     /// Why this hook.
     pub hook_why: String,
+    /// How fast frames leave by this port: "xdp" (sent by the XDP program that they came in through, or by tc where they came
+    /// in through tc), "tc" (always by tc), "peer" (by tc, and what is addressed to the far end of the veth is handed to it directly),
+    /// or "none" (no fast frames leave here).
+    pub egress: String,
+    /// Why so.
+    pub egress_why: String,
+    /// What it would take for frames that come in through XDP to leave here without tc; `None` where they do, or where no
+    /// other port of the bridge has XDP.
+    pub faster: Option<String>,
     /// Whether frames from this port can take the fast path now.
     pub accelerated: bool,
     /// Why not: a reason's name. In shadow mode: why they could not even outside it.

@@ -36,6 +36,8 @@ mod kept;
 mod life;
 #[path = "netns/observe.rs"]
 mod observe;
+#[path = "netns/peer.rs"]
+mod peer;
 #[path = "netns/policy.rs"]
 mod policy;
 #[path = "netns/ports.rs"]
@@ -80,7 +82,7 @@ const fn alone(name: &'static str, run: fn() -> Result<()>, needs: &'static [Nee
     Test { name, run, needs, alone: true }
 }
 
-const GROUPS: [&[Test]; 20] = [
+const GROUPS: [&[Test]; 21] = [
     bench::TESTS,
     attributes::TESTS,
     semantics::TESTS,
@@ -91,6 +93,7 @@ const GROUPS: [&[Test]; 20] = [
     fdb::TESTS,
     coherence::TESTS,
     ports::TESTS,
+    peer::TESTS,
     policy::TESTS,
     bypass::TESTS,
     kept::TESTS,

@@ -1,9 +1,13 @@
-//! Generic XDP programs at the far end of a port that is one end of a pair (veth, netkit).
+//! The far end of a port that is one end of a pair (veth, netkit): generic XDP programs there, its address, and whether it can
+//! be handed frames directly.
 //!
 //! A frame that a tc program redirects is marked, and the mark stays on it while it goes through the pair (`veth_xmit`,
 //! `skb_scrub_packet`). The kernel runs no generic XDP program on marked frames (`skb_is_redirected` in
 //! `netif_receive_generic_xdp`): a program at the far end, often in a container that filters for itself, would no longer
 //! see what the bridge used to send there. Native programs run on all frames.
+//!
+//! Frames that `bpf_redirect_peer` hands to the far end would pass by its native programs, too. When one is attached or taken off,
+//! the near end's features change (`veth_xdp_set`), which is announced.
 //!
 //! The far end may be in another namespace, whose events are not heard here. The kernel answers a question about it
 //! (`IFLA_TARGET_NETNSID`), since it numbers the namespaces that a device of this one leads to.
@@ -11,13 +15,14 @@
 use std::io;
 
 use super::nl::{Attributes, Netlink, push_attribute};
-use crate::model::IfIndex;
+use crate::model::{FarEnd, IfIndex};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 /// `struct ifinfomsg` in bytes, and the offset of the index in it.
 const IFINFOMSG: usize = 16;
 const INDEX: usize = 4;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_EXT_MASK: u16 = 29;
@@ -25,6 +30,7 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 /// `RTEXT_FILTER_SKIP_STATS`.
 const SKIP_STATS: u32 = 1 << 3;
@@ -41,15 +47,30 @@ struct End {
     namespace: Option<i32>,
     /// Id of its generic XDP program.
     program: Option<u32>,
+    /// `IFLA_XDP_ATTACHED` is not 0: some program is attached, in whatever mode.
+    has_xdp: bool,
+    address: Option<[u8; 6]>,
 }
 
-/// Names the generic XDP program at the far end of a port. None where the port is no pair, or either end is gone.
-pub(super) fn generic_xdp(netlink: &mut Netlink, port: IfIndex) -> io::Result<Option<String>> {
+/// What there is at the far end of a port.
+#[derive(Debug, Default)]
+pub(super) struct Far {
+    /// The generic XDP program there.
+    pub(super) generic_xdp: Option<String>,
+    /// The far end, if it is in another namespace.
+    pub(super) elsewhere: Option<FarEnd>,
+}
+
+/// Looks at the far end of a port. There is nothing where the port is no pair, or either end is gone.
+pub(super) fn far_end(netlink: &mut Netlink, port: IfIndex) -> io::Result<Far> {
     let Some(End { pair: true, peer: Some(peer), namespace, .. }) = link(netlink, port, None)? else {
-        return Ok(None);
+        return Ok(Far::default());
     };
-    let program = link(netlink, peer, namespace)?.and_then(|end| end.program);
-    Ok(program.map(|id| format!("generic XDP program {id} at the far end")))
+    let Some(end) = link(netlink, peer, namespace)? else { return Ok(Far::default()) };
+    Ok(Far {
+        generic_xdp: end.program.map(|id| format!("generic XDP program {id} at the far end")),
+        elsewhere: end.address.filter(|_| namespace.is_some()).map(|mac| FarEnd { mac, has_xdp: end.has_xdp }),
+    })
 }
 
 /// Asks for one device; `None` if it is gone, or its namespace.
@@ -74,11 +95,14 @@ fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<End>> {
     }
     let attributes = Attributes::after(IFINFOMSG, payload)?;
     let kind = attributes.nest(IFLA_LINKINFO)?.text(IFLA_INFO_KIND).unwrap_or_default();
+    let xdp = attributes.nest(IFLA_XDP)?;
     Ok(Some(End {
         pair: PAIRS.contains(&kind.as_str()),
         peer: attributes.u32(IFLA_LINK).filter(|peer| *peer != 0),
         namespace: attributes.u32(IFLA_LINK_NETNSID).map(u32::cast_signed),
-        program: attributes.nest(IFLA_XDP)?.u32(IFLA_XDP_SKB_PROG_ID).filter(|id| *id != 0),
+        program: xdp.u32(IFLA_XDP_SKB_PROG_ID).filter(|id| *id != 0),
+        has_xdp: xdp.get(IFLA_XDP_ATTACHED).is_some_and(|mode| mode != [0]),
+        address: attributes.get(IFLA_ADDRESS).and_then(|address| address.try_into().ok()),
     }))
 }
 
@@ -94,17 +118,21 @@ mod tests {
 
     fn message() -> Vec<u8> {
         let mut bytes = vec![0; IFINFOMSG];
+        push_attribute(&mut bytes, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
         push_attribute(&mut bytes, IFLA_LINK, &7_u32.to_ne_bytes());
         push_attribute(&mut bytes, IFLA_LINK_NETNSID, &3_i32.to_ne_bytes());
         push_attribute(&mut bytes, IFLA_LINKINFO, &nest(IFLA_INFO_KIND, b"veth\0"));
-        push_attribute(&mut bytes, IFLA_XDP, &nest(IFLA_XDP_SKB_PROG_ID, &42_u32.to_ne_bytes()));
+        let attached = [nest(IFLA_XDP_ATTACHED, &[2]), nest(IFLA_XDP_SKB_PROG_ID, &42_u32.to_ne_bytes())].concat();
+        push_attribute(&mut bytes, IFLA_XDP, &attached);
         bytes
     }
 
     #[test]
     fn a_link_tells_of_its_peer_and_of_its_program() {
         let end = decode((RTM_NEWLINK, &message())).unwrap();
-        assert_eq!(end, Some(End { pair: true, peer: Some(7), namespace: Some(3), program: Some(42) }));
+        let address = Some([2, 0, 0, 0, 0, 1]);
+        let wanted = End { pair: true, peer: Some(7), namespace: Some(3), program: Some(42), has_xdp: true, address };
+        assert_eq!(end, Some(wanted));
         assert_eq!(decode((RTM_NEWLINK, &[0; IFINFOMSG])).unwrap(), Some(End::default()));
         assert_eq!(decode((3, &message())).unwrap(), None);
     }

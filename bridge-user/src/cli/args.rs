@@ -81,6 +81,9 @@ pub(super) struct RunArgs {
         help_heading = "What is accelerated"
     )]
     overrule: Vec<Reason>,
+    /// Hand frames for containers to them directly: faster, but they overtake those that go by the bridge
+    #[arg(long, help_heading = "What is accelerated")]
+    redirect_peer: bool,
     /// Forward nothing: decide, count, and compare with what the bridge does
     #[arg(long, help_heading = "Shadow mode")]
     shadow: bool,
@@ -158,6 +161,7 @@ impl RunArgs {
             fdb_size: self.fdb_size,
             last_status: self.last_status,
             overrule: self.overrule.into_iter().collect(),
+            redirect_peer: self.redirect_peer,
             coherence: self.coherence,
             shadow: NonZeroU32::new(self.sample).filter(|_| self.shadow),
         })

@@ -177,6 +177,12 @@ fn slow_reasons(port: &PortStatus) -> Vec<(&str, u64)> {
 fn port_details(port: &PortStatus) -> String {
     let mut text = format!("\n  {}\n", printable(&port.ifname));
     line(&mut text, &format!("    hook: {}: {}", port.hook_and_device(), port.hook_why));
+    if !port.egress.is_empty() {
+        line(&mut text, &format!("    towards it: {}: {}", port.egress, port.egress_why));
+    }
+    if let Some(remedy) = &port.faster {
+        line(&mut text, &format!("    faster with: {remedy}"));
+    }
     let sent = port.sent;
     // Writing to a string does not fail.
     let _ = writeln!(text, "    sent: {} packets, {} bytes", sent.packets, sent.bytes);

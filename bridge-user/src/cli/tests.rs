@@ -34,6 +34,7 @@ fn run_takes_its_options() {
     assert_eq!(config.fdb_size, 16);
     assert_eq!(config.overrule.len(), 1);
     assert_eq!(config.coherence, crate::config::Coherence::Kernel);
+    assert!(!config.redirect_peer && self::config("run br0 --redirect-peer").unwrap().redirect_peer);
     let config = self::config("run br0 --coherence netlink").unwrap();
     assert_eq!(config.coherence, crate::config::Coherence::Netlink);
     assert_eq!(config.shadow, None);

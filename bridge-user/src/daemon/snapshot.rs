@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bridge_common::maps::{MAX_PORTS, MAX_VLAN_CELLS};
+use bridge_common::maps::{MAX_PORTS, MAX_VLAN_CELLS, port_flags};
 use log::warn;
 
 use super::world::{World, full_table, now};
@@ -187,9 +187,26 @@ fn port_status(world: &World, link: Option<&Link>, served: &Served, ifindex: IfI
             None
         });
     let by_parent = by_parent.unwrap_or_default();
+    let flags = port.entry.flags;
+    let has = |flag: u32| flags & flag != 0;
+    let egress = if !has(port_flags::EGRESS) {
+        "none"
+    } else if has(port_flags::EGRESS_XDP) {
+        "xdp"
+    } else if has(port_flags::EGRESS_PEER) {
+        "peer"
+    } else {
+        "tc"
+    };
+    // Frames that come in through tc leave by tc, whatever else the device takes.
+    let matters =
+        world.plan.ports.values().any(|other| other.bridge == port.bridge && other.slot != port.slot && other.hook.xdp);
     PortStatus {
         ifname: port.name.clone(),
         ifindex,
+        egress: egress.to_owned(),
+        egress_why: port.exit.why.clone(),
+        faster: port.exit.remedy.clone().filter(|_| matters),
         state: state_name(link.and_then(|link| link.port.as_ref()).and_then(|attrs| attrs.state)).to_owned(),
         hook: hooked.map_or("none", |hooked| hooked.describe()).to_owned(),
         hook_why,

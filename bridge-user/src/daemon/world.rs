@@ -20,7 +20,7 @@ use crate::{
     config::RunConfig,
     datapath::{Attachments, Programs, Sync, Tables, sync},
     error::{Exit, Failure},
-    model::{FdbKey, IfIndex, Model},
+    model::{FdbKey, IfIndex, Link, Model},
     netlink::{Event, Events, Requests},
     plan::{self, Numbers, Plan},
     status::{GoneStatus, Snapshot},
@@ -34,6 +34,9 @@ const MANY: usize = 2000;
 /// Every minute the whole FDB is asked for again: a dump goes on by count, so an entry that is deleted meanwhile can hide
 /// another one, without an event.
 const RENEWALS_PER_DUMP: u32 = 240;
+
+/// More devices than this at once are cheaper as dumps.
+const FEW: usize = 16;
 
 /// One instance of the daemon.
 pub(super) struct World {
@@ -68,7 +71,10 @@ pub(super) struct World {
 /// Which parts of the mirror are out of date.
 #[derive(Default)]
 struct Dirty {
+    /// All devices.
     links: bool,
+    /// These devices.
+    devices: BTreeSet<IfIndex>,
     policy: bool,
     fdb_dump: bool,
     fdb: HashSet<FdbKey>,
@@ -167,7 +173,7 @@ impl World {
                 // A root qdisc comes without a link event, and a refused hook may be free now.
                 Event::Tc(ifindex) => {
                     self.doubt(*ifindex);
-                    self.dirty.links = true;
+                    self.dirty.devices.insert(*ifindex);
                     self.attachments.doubt_refusals();
                 }
                 Event::Overrun => self.suspend("netlink_overrun"),
@@ -183,7 +189,7 @@ impl World {
         } else if self.sync.watch.is_confirmed(&self.tables, ifindex) {
             return;
         }
-        self.dirty.links = true;
+        self.dirty.devices.insert(ifindex);
     }
 
     /// Something went wrong on the way from the kernel: nothing is believed until all of it has been asked for again.
@@ -214,7 +220,7 @@ impl World {
     /// Renews the lease, after having asked about entries that the kernel side cancelled.
     pub(super) fn renew(&mut self) {
         self.dirty.fdb.extend(self.sync.fdb.stale(&self.tables));
-        self.dirty.links |= self.sync.watch.any_doubt(&self.tables);
+        self.dirty.devices.extend(self.sync.watch.doubted(&self.tables));
         self.dirty.policy |= self.tables.policy_in_doubt();
         self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
         self.dirty.fdb_dump |= self.renewals == 0;
@@ -231,11 +237,14 @@ impl World {
             self.resync("retry");
             return;
         }
-        let refreshed = match (self.dirty.links, self.dirty.policy) {
-            (true, _) => self.refresh_links(),
-            (false, true) => self.refresh_policy(),
-            (false, false) => Ok(()),
+        let refreshed = if self.dirty.links {
+            self.refresh_links()
+        } else if !self.dirty.devices.is_empty() {
+            self.refresh_devices()
+        } else {
+            Ok(())
         };
+        let refreshed = refreshed.and_then(|()| if self.dirty.policy { self.refresh_policy() } else { Ok(()) });
         if let Err(error) = refreshed {
             self.lost_track("links", &*error);
         }
@@ -338,6 +347,7 @@ impl World {
         // What is new is not heard by the kernel side before it is in the tables, so the kernel is asked once more.
         for _ in 0..2 {
             self.dirty.links = false;
+            self.dirty.devices.clear();
             let announced = self.sync.watch.announced(&self.tables);
             self.model.vlans = self.requests.vlans()?;
             self.model.links = self.requests.links()?;
@@ -352,10 +362,61 @@ impl World {
         Ok(())
     }
 
+    /// As [`Self::refresh_links`], of the devices of which something was heard, and of no others: a machine may have
+    /// hundreds of ports with thousands of VLANs each. What changes more than the settings of ports is not worth the distinction.
+    fn refresh_devices(&mut self) -> Result<(), Error> {
+        let mut devices = std::mem::take(&mut self.dirty.devices);
+        devices.extend(self.sync.watch.doubted(&self.tables));
+        if devices.len() > FEW {
+            return self.refresh_links();
+        }
+        let announced = self.sync.watch.announced(&self.tables);
+        for device in &devices {
+            if !self.refresh_device(*device)? {
+                return self.refresh_links();
+            }
+        }
+        let served = self.served();
+        let mut inspected = self.inspected(&served);
+        let near = |device: &IfIndex| {
+            let lower = self.model.links.get(device).and_then(|link| link.lower);
+            devices.contains(device) || lower.is_some_and(|lower| devices.contains(&lower))
+        };
+        inspected.retain(|(device, _)| near(device));
+        self.inventory.update(&mut self.model.bypass, &inspected, &self.own_programs)?;
+        self.replan(&served)?;
+        if self.sync.watch.confirm_some(&mut self.tables, &announced, &devices) { self.refresh_links() } else { Ok(()) }
+    }
+
+    /// Asks for one device. `false`: it is a bridge, or what it is to others has changed.
+    fn refresh_device(&mut self, device: IfIndex) -> Result<bool, Error> {
+        let Some(mut link) = self.requests.link(device)? else { return Ok(false) };
+        link.xdp.retain(|id| !self.own_programs.contains(id));
+        let Some(known) = self.model.links.get_mut(&device).filter(|known| is_same_device(known, &link)) else {
+            return Ok(false);
+        };
+        *known = link;
+        match self.requests.vlans_of(device)? {
+            Some(vlans) => self.model.vlans.insert(device, vlans),
+            None => self.model.vlans.remove(&device),
+        };
+        Ok(true)
+    }
+
     fn refresh_policy(&mut self) -> Result<(), Error> {
         self.dirty.policy = false;
         let served = self.served();
-        let devices: Vec<(IfIndex, String)> = self
+        let devices = self.inspected(&served);
+        let announced = self.tables.policy_announced();
+        self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
+        self.replan(&served)?;
+        self.tables.confirm_policy(announced);
+        Ok(())
+    }
+
+    /// The devices whose policy matters to these bridges: their ports, and what those stand on.
+    fn inspected(&self, served: &BTreeSet<String>) -> Vec<(IfIndex, String)> {
+        let devices = self
             .model
             .links
             .values()
@@ -365,12 +426,7 @@ impl World {
             })
             .map(|link| (link.ifindex, link.name.clone()))
             .collect();
-        let devices = with_devices_below(&self.model, devices);
-        let announced = self.tables.policy_announced();
-        self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
-        self.replan(&served)?;
-        self.tables.confirm_policy(announced);
-        Ok(())
+        with_devices_below(&self.model, devices)
     }
 
     fn replan(&mut self, served: &BTreeSet<String>) -> Result<(), Error> {
@@ -453,6 +509,16 @@ impl World {
         }
         self.said.table_full = refused > 0;
     }
+}
+
+/// Whether a device is to others what it was, and no bridge: then nothing has changed but its own settings.
+fn is_same_device(known: &Link, new: &Link) -> bool {
+    let place = |link: &Link| (link.master, link.lower, link.lower_elsewhere, link.vlan, link.physical, link.switchdev);
+    known.name == new.name
+        && known.kind == new.kind
+        && place(known) == place(new)
+        && known.bridge.is_none()
+        && new.bridge.is_none()
 }
 
 /// Ports, and the devices below those that are VLAN devices: what is found there matters as well.

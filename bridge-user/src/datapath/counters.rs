@@ -47,7 +47,7 @@ impl Served {
                 let (fast, slow) = served.vlans.entry(fid).or_default();
                 *if reason.class() == Class::Fast { fast } else { slow } += count;
             }
-            if flow.flags & flow_flags::BY_PARENT != 0 {
+            if flow.flags & flow_flags::COUNTS_SENT != 0 {
                 *served.sent.entry(flow.out).or_default() += count;
             }
         }

@@ -1,12 +1,15 @@
 //! One port: its entry in the port table, its hook, and why it is slow if it is.
 
+use std::collections::BTreeMap;
+
 use bridge_common::{
-    maps::{Port, port_flags, set_bit},
+    mac::Mac,
+    maps::{Port, port_flags, set_bits},
     reason::Reason,
 };
 
 use super::{
-    BridgePlan, Hook, Parent, PortPlan, Refusals, Slow, hook_choice,
+    BridgePlan, Exit, Hook, Parent, PortPlan, Refusals, Slow, hook_choice,
     logical::{self, Question},
 };
 use crate::{
@@ -31,12 +34,14 @@ pub(super) struct Context<'a> {
     pub(super) model: &'a Model,
     pub(super) config: &'a RunConfig,
     pub(super) bridge: &'a BridgePlan,
+    /// [`uppers`].
+    pub(super) uppers: &'a BTreeMap<IfIndex, &'a str>,
     pub(super) refusals: &'a Refusals,
 }
 
 pub(super) fn port(context: &Context<'_>, bridge: IfIndex, link: &Link, slot: Option<u16>) -> PortPlan {
     let attrs = link.port.clone().unwrap_or_default();
-    let Context { model, config, bridge: plan, refusals } = context;
+    let Context { model, config, bridge: plan, refusals, .. } = context;
     let question = Question { model, config, bridge: &plan.attrs, refusals };
     let (parent, own) = match logical::parent(&question, link, &attrs) {
         Some(Ok(parent)) => (Some(parent), None),
@@ -49,8 +54,8 @@ pub(super) fn port(context: &Context<'_>, bridge: IfIndex, link: &Link, slot: Op
     }
     let place = Place { parent, hook };
     let why = why_slow(context, link, &attrs, &place, slot);
-    let entry = entry(context, link, &attrs, &place, why.as_ref());
-    PortPlan { name: link.name.clone(), bridge, slot, parent: place.parent, entry, hook: place.hook, slow: why }
+    let (entry, exit) = entry(context, link, &attrs, &place, why.as_ref());
+    PortPlan { name: link.name.clone(), bridge, slot, parent: place.parent, entry, exit, hook: place.hook, slow: why }
 }
 
 /// Where a port is served, and how.
@@ -90,7 +95,7 @@ fn hook(context: &Context<'_>, link: &Link, parent: Option<&Parent>) -> Hook {
 
 /// Why frames that come in here are slow; the first finding in the order of what an operator would look at first.
 fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, slot: Option<u16>) -> Option<Slow> {
-    let Context { model, config, bridge, refusals } = context;
+    let Context { model, config, bridge, uppers, refusals } = context;
     let hook = &place.hook;
     let bypass = &model.bypass;
     let ifindex = link.ifindex;
@@ -116,7 +121,10 @@ fn why_slow(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place
     }
     policy(Reason::ForeignXdp, foreign_xdp(link))
         .or_else(|| policy(Reason::TcFilter, bypass.ingress_filters.get(&ifindex).cloned()))
-        .or_else(|| upper(model, ifindex).map(|detail| Slow::new(Reason::VlanUpper, detail)))
+        .or_else(|| {
+            let upper = uppers.get(&ifindex);
+            upper.map(|name| Slow::new(Reason::VlanUpper, format!("{name} sits on the port")))
+        })
         .or_else(|| {
             let device = place.parent.as_ref().map_or(ifindex, |parent| parent.ifindex);
             let stripped = hook.xdp && bypass.rx_vlan_offload.get(&device) == Some(&true);
@@ -148,16 +156,17 @@ fn foreign_xdp(link: &Link) -> Option<String> {
     link.xdp.first().map(|id| format!("XDP program {id} is attached"))
 }
 
-fn upper(model: &Model, ifindex: IfIndex) -> Option<String> {
-    model
-        .links
-        .values()
-        .find(|other| {
-            other.lower == Some(ifindex)
-                && !other.lower_elsewhere
-                && matches!(other.kind.as_deref(), Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
-        })
-        .map(|other| format!("{} sits on the port", other.name))
+/// The first device on each other that takes frames out of its way to a bridge.
+pub(super) fn uppers(model: &Model) -> BTreeMap<IfIndex, &str> {
+    let mut uppers = BTreeMap::new();
+    for link in model.links.values() {
+        if let Some(lower) = link.lower.filter(|_| !link.lower_elsewhere)
+            && matches!(link.kind.as_deref(), Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
+        {
+            uppers.entry(lower).or_insert(link.name.as_str());
+        }
+    }
+    uppers
 }
 
 fn not_forwarding(link: &Link, attrs: &PortAttrs) -> Option<String> {
@@ -185,7 +194,7 @@ pub fn state_name(state: Option<u8>) -> &'static str {
     }
 }
 
-fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, slow: Option<&Slow>) -> Port {
+fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, slow: Option<&Slow>) -> (Port, Exit) {
     let Context { model, config, bridge, .. } = context;
     // What frames leave by: the parent with the tag in front, or the port's own device, which pushes it itself.
     let by_parent = place.parent.as_ref().filter(|parent| parent.leaves);
@@ -211,14 +220,17 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, s
         // br_forward turns to the backup port at the moment that the carrier is gone; netlink says so up to a second later.
         && attrs.backup_port.is_none()
         && not_forwarding(link, attrs).is_none();
-    let missed = [link, egress_link].iter().any(|link| model.bypass.egress_missed.contains_key(&link.ifindex))
-        && !config.overrule.contains(&Reason::EgressPolicy);
+    let missed = [link, egress_link].iter().find_map(|link| model.bypass.egress_missed.get(&link.ifindex));
+    let missed = missed.filter(|_| !config.overrule.contains(&Reason::EgressPolicy));
     let (ip, ip6, _) = model.bypass.br_netfilter.unwrap_or_default();
     let there = model.bypass.br_netfilter.is_some();
     flag(port_flags::INGRESS, alive && slow.is_none());
-    flag(port_flags::EGRESS, egress && !missed);
-    flag(port_flags::EGRESS_XDP, egress && !missed && takes_xdp(model, egress_link));
-    flag(port_flags::EGRESS_POLICY, egress && missed);
+    flag(port_flags::EGRESS, egress && missed.is_none());
+    let mut exit = exit(model, egress_link);
+    flag(port_flags::EGRESS_XDP, egress && missed.is_none() && exit.remedy.is_none());
+    let far_end = far_end(model, link).filter(|_| config.redirect_peer && by_parent.is_none());
+    flag(port_flags::EGRESS_PEER, egress && missed.is_none() && far_end.is_some());
+    flag(port_flags::EGRESS_POLICY, egress && missed.is_some());
     flag(port_flags::CHECK_IPV4, there && (ip || bridge.attrs.nf_call_iptables));
     flag(port_flags::CHECK_IPV6, there && (ip6 || bridge.attrs.nf_call_ip6tables));
     flag(port_flags::VLAN_AWARE, bridge.attrs.vlan_filtering);
@@ -226,32 +238,76 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, s
     flag(port_flags::LOCKED, attrs.locked);
     flag(port_flags::ISOLATED, attrs.isolated);
     flag(port_flags::VIRTUAL_XDP, place.hook.is_virtual);
+    entry.far_end = far_end.map_or(0, Mac::value);
     entry.slow_reason = slow.map_or(Reason::UnknownPort, |slow| slow.reason) as u32;
     if bridge.attrs.vlan_filtering {
         for range in model.vlans.get(&link.ifindex).into_iter().flatten() {
             if range.pvid {
                 entry.pvid = range.first;
             }
-            for vid in range.first..=range.last.min(4094) {
-                // A VLAN that is mapped to a tunnel, or that does not forward, is the bridge's business.
-                set_bit(&mut entry.member, vid, range.state == Some(FORWARDING) && !range.tunnel);
-                set_bit(&mut entry.untagged, vid, range.untagged);
-            }
+            let last = range.last.min(4094);
+            // A VLAN that is mapped to a tunnel, or that does not forward, is the bridge's business.
+            set_bits(&mut entry.member, range.first, last, range.state == Some(FORWARDING) && !range.tunnel);
+            set_bits(&mut entry.untagged, range.first, last, range.untagged);
         }
     }
-    entry
+    if let Some(missed) = missed {
+        exit = Exit { why: format!("frames would not meet {missed}"), remedy: None };
+    }
+    (entry, exit)
 }
 
-/// Whether an XDP program may send frames out of the device: the driver takes them, and nothing that somebody set up on
-/// its egress is passed over.
-fn takes_xdp(model: &Model, link: &Link) -> bool {
+/// How frames that XDP programs forward leave by the device: sent by the program, where the driver takes them and nothing that
+/// somebody set up on its egress would be passed over; by tc otherwise.
+fn exit(model: &Model, link: &Link) -> Exit {
+    let name = &link.name;
+    let by_tc = |why: String, remedy: String| Exit { why, remedy: Some(remedy) };
+    let kind = link.kind.as_deref();
     let takes = match model.bypass.xdp_features.get(&link.ifindex) {
-        Some(features) => features & XDP_NDO_XMIT != 0,
+        Some(features) if features & XDP_NDO_XMIT != 0 => true,
+        Some(_) => false,
         // Before 6.3 the kernel does not say. A tap takes them whatever it is connected to (tun_xdp_xmit); others depend on
         // what is not to be seen from here.
-        None => link.kind.as_deref() == Some("tun"),
+        None if kind == Some("tun") => true,
+        None => {
+            let why = "the kernel does not say whether it takes frames from XDP".to_owned();
+            return by_tc(why, "Linux 6.3 or later".to_owned());
+        }
     };
-    takes && PLAIN_QDISCS.contains(&link.qdisc.as_str()) && !model.bypass.egress_filters.contains_key(&link.ifindex)
+    if !takes && kind == Some("veth") {
+        let why = "a veth takes frames from XDP while its far end has GRO or an XDP program".to_owned();
+        return by_tc(why, "`ethtool -K DEVICE gro on` at the far end".to_owned());
+    }
+    if !takes {
+        return by_tc("its driver takes no frames from XDP".to_owned(), "another driver or device".to_owned());
+    }
+    if !PLAIN_QDISCS.contains(&link.qdisc.as_str()) {
+        let why = format!("qdisc {} would be passed over", link.qdisc);
+        return by_tc(why, format!("`tc qdisc del dev {name} root`, if nothing needs it"));
+    }
+    if let Some(filters) = model.bypass.egress_filters.get(&link.ifindex) {
+        let why = format!("{filters} would be passed over");
+        return by_tc(why, "their removal, if nothing needs them".to_owned());
+    }
+    Exit { why: "its driver takes frames from XDP".to_owned(), remedy: None }
+}
+
+/// The address of the far end of a pair, if frames to it may be handed to it directly (`bpf_redirect_peer`): it is in another
+/// namespace, no XDP program there and no NAPI (which merges segments) would be passed by, and neither would a qdisc, a filter
+/// or a listener on this end. What is passed by in any case is the queue between the two ends (`enqueue_to_backlog`), in which
+/// frames that the bridge has sent may still be: they are overtaken, so that this has to be asked for.
+fn far_end(model: &Model, link: &Link) -> Option<Mac> {
+    let bypass = &model.bypass;
+    let far = bypass.far_ends.get(&link.ifindex).filter(|far| !far.has_xdp)?;
+    // Before 6.3 the kernel does not say whether the far end has NAPI.
+    let has_napi = bypass.xdp_features.get(&link.ifindex).is_none_or(|features| features & XDP_NDO_XMIT != 0);
+    // The bridge asked for promiscuous mode once; who else did wants to see what leaves here.
+    let is_heard = link.promiscuity > 1;
+    let passes_by = has_napi
+        || is_heard
+        || !PLAIN_QDISCS.contains(&link.qdisc.as_str())
+        || bypass.egress_filters.contains_key(&link.ifindex);
+    (link.kind.as_deref() == Some("veth") && link.lower_elsewhere && !passes_by).then(|| Mac::new(far.mac))
 }
 
 /// Nanoseconds; 0 where entries do not age. A topology change (`hold_time`) is not announced, so that the kernel's STP

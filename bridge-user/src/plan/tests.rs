@@ -1,11 +1,12 @@
 //! The plan on hand-made models.
 
 use bridge_common::maps::port_flags::{
-    CHECK_IPV4, CHECK_IPV6, EGRESS, EGRESS_POLICY, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED, VLAN_AWARE,
+    CHECK_IPV4, CHECK_IPV6, EGRESS, EGRESS_PEER, EGRESS_POLICY, EGRESS_XDP, INGRESS, ISOLATED, LEARNING, LOCKED,
+    VLAN_AWARE,
 };
 
 use super::*;
-use crate::model::{PortAttrs, VlanRange};
+use crate::model::{FarEnd, PortAttrs, VlanRange};
 
 mod logical;
 mod rules;
@@ -52,6 +53,7 @@ fn config() -> RunConfig {
         fdb_size: 16,
         last_status: None,
         overrule: BTreeSet::new(),
+        redirect_peer: false,
         coherence: crate::config::Coherence::default(),
         shadow: None,
     }

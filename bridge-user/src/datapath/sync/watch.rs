@@ -1,6 +1,6 @@
 //! Which trust cell an announcement about a device concerns, and up to which announcement the tables are true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::MapError;
 use bridge_common::maps::bridge_cell;
@@ -61,6 +61,19 @@ impl WatchSync {
         again
     }
 
+    /// As [`Self::confirm`], where no others than `devices` have been asked about.
+    pub fn confirm_some(&mut self, tables: &mut Tables, announced: &Announced, devices: &BTreeSet<IfIndex>) -> bool {
+        for device in devices {
+            if let Some(watched) = self.watched.get(device)
+                && let Some(moment) = announced.0.get(&watched.cell)
+                && !watched.fresh
+            {
+                tables.confirm(watched.cell, *moment);
+            }
+        }
+        self.watched.values().any(|watched| watched.fresh)
+    }
+
     /// Puts a device in doubt: its frames go to the bridge until it is confirmed. Nothing happens where it is none of ours.
     pub fn distrust(&self, tables: &mut Tables, ifindex: IfIndex) {
         if let Some(watched) = self.watched.get(&ifindex) {
@@ -73,9 +86,9 @@ impl WatchSync {
         self.watched.get(&ifindex).is_some_and(|watched| !watched.fresh && !tables.in_doubt(watched.cell))
     }
 
-    /// Whether anything is in doubt.
-    pub fn any_doubt(&self, tables: &Tables) -> bool {
-        self.watched.values().any(|watched| tables.in_doubt(watched.cell))
+    /// The devices that are in doubt.
+    pub fn doubted(&self, tables: &Tables) -> impl Iterator<Item = IfIndex> {
+        self.watched.iter().filter(|(_, watched)| tables.in_doubt(watched.cell)).map(|(ifindex, _)| *ifindex)
     }
 }
 

@@ -264,3 +264,73 @@ fn entries_of_impossible_vlans_and_of_other_bridges_are_left_out() {
         Some((0, fdb_flags::LOCAL))
     );
 }
+
+#[test]
+fn only_what_nobody_would_miss_is_handed_to_the_far_end() {
+    type Change = fn(&mut Model);
+    const ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    let peer = |asked: bool, change: Change| {
+        let mut model = model(true);
+        let near = link(&mut model, TAP);
+        (near.kind, near.lower, near.lower_elsewhere) = (Some("veth".into()), Some(7), true);
+        near.promiscuity = 1;
+        model.bypass.xdp_features.insert(TAP, 0b011);
+        model.bypass.far_ends.insert(TAP, FarEnd { mac: ADDRESS, has_xdp: false });
+        change(&mut model);
+        let config = RunConfig { redirect_peer: asked, ..config() };
+        let entry = plan_of(&model, &config).ports[&TAP].entry;
+        (entry.flags & (EGRESS | EGRESS_PEER), entry.far_end)
+    };
+    let value = Mac::new(ADDRESS).value();
+    assert_eq!(peer(true, |_| {}), (EGRESS | EGRESS_PEER, value));
+    assert_eq!(peer(false, |_| {}), (EGRESS, 0));
+    let changes: [(&str, Change); 9] = [
+        ("a program", |model| model.bypass.far_ends.get_mut(&TAP).unwrap().has_xdp = true),
+        ("nothing is known", |model| _ = model.bypass.far_ends.remove(&TAP)),
+        ("NAPI", |model| _ = model.bypass.xdp_features.insert(TAP, 0b111)),
+        ("perhaps NAPI", |model| _ = model.bypass.xdp_features.remove(&TAP)),
+        ("a listener", |model| link(model, TAP).promiscuity = 2),
+        ("a qdisc", |model| link(model, TAP).qdisc = "pfifo".into()),
+        ("a filter", |model| drop(model.bypass.egress_filters.insert(TAP, "x".into()))),
+        ("this namespace", |model| link(model, TAP).lower_elsewhere = false),
+        ("another kind", |model| link(model, TAP).kind = Some("netkit".into())),
+    ];
+    for (what, change) in changes {
+        assert_eq!(peer(true, change).0, EGRESS, "{what}");
+    }
+    let (flags, _) = peer(true, |model| drop(model.bypass.egress_missed.insert(TAP, "x".into())));
+    assert_eq!(flags, 0, "what the far end would not see at all");
+}
+
+#[test]
+fn the_way_out_is_told_with_its_remedy() {
+    type Change = fn(&mut Model);
+    let exit = |change: Change| {
+        let mut model = model(true);
+        change(&mut model);
+        plan_of(&model, &config()).ports[&TAP].exit.clone()
+    };
+    let cases: [(Change, &str, Option<&str>); 6] = [
+        (|_| {}, "its driver takes", None),
+        (|model| link(model, TAP).kind = Some("veth".into()), "does not say", Some("Linux 6.3")),
+        (
+            |model| {
+                link(model, TAP).kind = Some("veth".into());
+                model.bypass.xdp_features.insert(TAP, 0b011);
+            },
+            "far end has GRO",
+            Some("ethtool"),
+        ),
+        (|model| _ = model.bypass.xdp_features.insert(TAP, 0b011), "takes no frames", Some("another driver")),
+        (|model| link(model, TAP).qdisc = "htb".into(), "qdisc htb", Some("tc qdisc del dev tap0 root")),
+        (|model| drop(model.bypass.egress_filters.insert(TAP, "xyz".into())), "xyz", Some("removal")),
+    ];
+    for (change, why, remedy) in cases {
+        let found = exit(change);
+        assert!(found.why.contains(why), "{found:?}");
+        assert_eq!(found.remedy.is_some(), remedy.is_some(), "{found:?}");
+        assert!(remedy.is_none_or(|remedy| found.remedy.as_ref().unwrap().contains(remedy)), "{found:?}");
+    }
+    let missed = exit(|model| drop(model.bypass.egress_missed.insert(TAP, "xyz".into())));
+    assert!(missed.why.contains("xyz") && missed.remedy.is_none(), "{missed:?}");
+}
