@@ -48,7 +48,7 @@ pub(crate) struct Args {
 
 /// All cases.
 fn cases() -> Vec<Case> {
-    use Kind::{Bridge, Macvlan, Peer, Tc, Xbr, Xdp};
+    use Kind::{Bridge, Macvlan, Peer, Tc, Xbr, XbrPeer, Xdp};
     let veth = |vlans| Work::Frames(Frames { vlans, ..Frames::to(End::Drop) });
     let udp = |vlans| Work::Udp(18, vlans);
     let case =
@@ -57,6 +57,7 @@ fn cases() -> Vec<Case> {
         case("xdp-veth", veth(Vlans::None), &[Bridge, Tc, Xdp, Xbr]),
         case("xdp-container", Work::Frames(Frames::to(End::Stack)), &[Bridge, Tc, Peer, Xdp, Macvlan, Xbr]),
         case("udp", udp(Vlans::None), &[Bridge, Tc, Peer, Macvlan, Xbr]),
+        case("udp-peer", udp(Vlans::None), &[Bridge, Peer, XbrPeer]),
         case("xdp-access", veth(Vlans::Access), &[Bridge, Xbr]),
         case("xdp-push", veth(Vlans::Push), &[Bridge, Xbr]),
         case("xdp-pop", veth(Vlans::Pop), &[Bridge, Xbr]),
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 }
             };
             println!("| {} | {name} | {:.0} | {:.0}–{:.0} |", case.name, net.median, net.min, net.max);
-            if args.check && name == Kind::Xbr.name() {
+            if args.check {
                 faults.extend(known::fault(probe::kernel(), &case.name, net.median));
             }
             rows.push(json!({ "case": case.name, "contender": name, "instructions": net.median,
@@ -135,7 +136,7 @@ impl Args {
     /// Every contender of a case, less the floor.
     fn case(&self, case: &Case) -> Result<Vec<(&'static str, Result<Figure>)>> {
         let asked = |kind: &&Kind| match (self.check, self.only.as_slice()) {
-            (true, _) => **kind == Kind::Xbr,
+            (true, _) => matches!(**kind, Kind::Xbr | Kind::XbrPeer),
             (false, []) => true,
             (false, only) => only.contains(kind),
         };

@@ -33,12 +33,30 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// How long xbr may take to read a large FDB.
 const MANY: Duration = Duration::from_mins(3);
 
+/// GRO, and with it NAPI, at a container's end, until it is dropped.
+struct Napi(Arc<Netns>);
+
+impl Napi {
+    fn new(space: &Arc<Netns>) -> Result<Self> {
+        space.cmd("ethtool -K eth0 gro on")?;
+        Ok(Self(Arc::clone(space)))
+    }
+}
+
+impl Drop for Napi {
+    fn drop(&mut self) {
+        // The namespace may be about to go.
+        drop(self.0.output("ethtool -K eth0 gro off"));
+    }
+}
+
 /// A contender in its place; everything is taken away on drop.
 #[derive(Default)]
 pub(crate) struct Attachment {
     pub(super) programs: Vec<Attached>,
     xbr: Option<(Xbr, Reading)>,
     rules: Option<Rules>,
+    napi: Option<Napi>,
     pub(super) foreign: Option<Foreign>,
 }
 
@@ -48,6 +66,10 @@ impl Attachment {
         // What comes back from a receiver has to get through as well.
         let both = !matches!(stage.work, Work::Frames(_));
         let ways: &[(&str, &str)] = if both { &[(IN, &to), (&to, IN)] } else { &[(IN, &to)] };
+        // Frames that XDP sends to a veth are lost unless NAPI runs at its other end, which a container has no reason to want.
+        if kind == Kind::Xdp && matches!(stage.work, Work::Udp(..)) {
+            self.napi = Some(Napi::new(&stage.target)?);
+        }
         for (from, to) in ways {
             let program = host.enter(|| match kind {
                 Kind::Tc => steer::tc_redirect(from, to).map(Some),
@@ -64,6 +86,7 @@ impl Attachment {
                 | Kind::Macvlan
                 | Kind::Xbr
                 | Kind::XbrTc
+                | Kind::XbrPeer
                 | Kind::BrNetfilter
                 | Kind::Rules => Ok(None),
             })??;
@@ -73,7 +96,7 @@ impl Attachment {
             }
         }
         match kind {
-            Kind::Xbr | Kind::XbrTc => self.xbr = Some(start_xbr(kind, stage)?),
+            Kind::Xbr | Kind::XbrTc | Kind::XbrPeer => self.xbr = Some(start_xbr(kind, stage)?),
             Kind::BrNetfilter => self.rules = Some(Rules::new(stage, &[])?),
             Kind::Rules => {
                 self.rules = Some(Rules::new(
@@ -120,8 +143,12 @@ impl Attachment {
 /// Starts the daemon as a user would.
 fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
     let mut words = vec!["br0".to_owned()];
+    if kind == Kind::XbrPeer {
+        words.push("--redirect-peer".to_owned());
+    }
     let Work::Frames(frames) = stage.work else {
-        let xbr = Xbr::start(stage.host(), &["br0"])?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let xbr = Xbr::start(stage.host(), &words)?;
         xbr.wait_accelerated(IN)?;
         xbr.wait_accelerated(&out(0))?;
         return known(xbr, 2);

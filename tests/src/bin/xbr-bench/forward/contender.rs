@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Xbr,
     /// xbr with tc alone
     XbrTc,
+    /// xbr with tc alone and --redirect-peer
+    XbrPeer,
     /// The bridge behind an empty tcx program
     EmptyTcx,
     /// The bridge behind an empty XDP program and an empty tcx program
@@ -65,6 +67,7 @@ impl Kind {
             Self::Macvlan => "macvlan",
             Self::Xbr => "xbr",
             Self::XbrTc => "xbr (tc)",
+            Self::XbrPeer => "xbr --redirect-peer",
             Self::EmptyTcx => "bridge + empty tcx",
             Self::EmptyXdp => "bridge + empty XDP, tcx",
             Self::BrNetfilter => "bridge + br_netfilter",
@@ -75,7 +78,7 @@ impl Kind {
     /// What it needs of the machine.
     pub(crate) fn needs(self) -> Option<Need> {
         match self {
-            Self::Tc | Self::Peer | Self::EmptyTcx | Self::EmptyXdp => Some(Need::Tcx),
+            Self::Tc | Self::Peer | Self::XbrPeer | Self::EmptyTcx | Self::EmptyXdp => Some(Need::Tcx),
             Self::Macvlan => Some(Need::Macvlan),
             Self::BrNetfilter | Self::Rules => Some(Need::BrNetfilter),
             Self::Floor | Self::Bridge | Self::Xdp | Self::Xbr | Self::XbrTc => None,

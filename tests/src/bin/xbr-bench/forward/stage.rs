@@ -194,7 +194,7 @@ impl Stage {
         }
         let lines: Vec<String> = (0..self.outs()).map(|number| format!("link set eth{number} up")).collect();
         batch(&self.target, &lines)?;
-        if !matches!(self.work, Work::Tcp(_) | Work::Requests) && self.outs() == 1 {
+        if matches!(self.work, Work::Frames(_)) && self.outs() == 1 {
             // Frames that XDP sends to a veth are lost unless NAPI runs at its other end. macvlan has no GRO of its own.
             drop(self.target.output("ethtool -K eth0 gro on")?);
         }
