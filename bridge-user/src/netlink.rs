@@ -3,10 +3,7 @@
 //! The two have sockets of their own, so that a notification never stands between a request and its answer. Both belong
 //! to the network namespace of the thread that made them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io,
-};
+use std::{collections::BTreeMap, io};
 
 use log::warn;
 use netlink_packet_core::NLM_F_DUMP;
@@ -165,8 +162,8 @@ impl Requests {
     ///
     /// The kernel counts entries to know where to go on, so that one that is deleted during the dump may hide another.
     /// What is missing only takes the slow path.
-    pub fn fdb(&mut self) -> Result<HashMap<FdbKey, FdbEntry>> {
-        self.channel.dump("the FDB", &fdb::dump(), |entries: &mut HashMap<_, _>, message| {
+    pub fn fdb(&mut self) -> Result<Vec<(FdbKey, FdbEntry)>> {
+        self.channel.dump("the FDB", &fdb::dump(), |entries: &mut Vec<_>, message| {
             entries.extend(read_neighbour(message));
         })
     }

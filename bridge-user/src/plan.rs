@@ -101,6 +101,8 @@ impl PortPlan {
 /// The way of fast frames out of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
+    /// Whether XDP programs may send frames out of the port themselves.
+    pub by_xdp: bool,
     /// Why frames that XDP programs forward leave as they do.
     pub why: String,
     /// What an operator could do so that XDP programs may send frames out of the port themselves, where they may not.
@@ -230,6 +232,23 @@ fn ip_or_arp_calls(bypass: &Bypass, attrs: &BridgeAttrs) -> bool {
     bypass.br_netfilter.is_some_and(|(ip, ip6, arp)| {
         ip || ip6 || arp || attrs.nf_call_iptables || attrs.nf_call_ip6tables || attrs.nf_call_arptables
     })
+}
+
+/// What [`fdb_entry`] looks at: where it is the same in two plans, so are all entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footing {
+    bridges: BTreeMap<IfIndex, (Option<u16>, bool)>,
+    ports: BTreeMap<IfIndex, (IfIndex, Option<u16>)>,
+}
+
+impl Footing {
+    /// Of this plan.
+    pub fn of(plan: &Plan) -> Self {
+        let bridges =
+            plan.bridges.iter().map(|(index, bridge)| (*index, (bridge.fid_base, bridge.attrs.vlan_filtering)));
+        let ports = plan.ports.iter().map(|(index, port)| (*index, (port.bridge, port.slot)));
+        Self { bridges: bridges.collect(), ports: ports.collect() }
+    }
 }
 
 /// The FDB table's entry for what the kernel said, without the generation. `None`: xbr has no use for it.

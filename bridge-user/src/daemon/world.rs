@@ -28,12 +28,15 @@ use crate::{
 
 /// How long, in nanoseconds, the programs believe the tables without hearing from the daemon.
 const LEASE: u64 = 1_500_000_000;
-/// More changed FDB entries than this at once are cheaper as a dump.
+/// More changed FDB entries than this at once are cheaper as a dump, if they are also more than a quarter of all: to ask for one
+/// costs some three times as much as to have one dumped.
 const MANY: usize = 2000;
 
 /// Every minute the whole FDB is asked for again: a dump goes on by count, so an entry that is deleted meanwhile can hide
 /// another one, without an event.
 const RENEWALS_PER_DUMP: u32 = 240;
+/// A minute more for each so many entries.
+const LARGE: usize = 100_000;
 
 /// More devices than this at once are cheaper as dumps.
 const FEW: usize = 16;
@@ -222,7 +225,9 @@ impl World {
         self.dirty.fdb.extend(self.sync.fdb.stale(&self.tables));
         self.dirty.devices.extend(self.sync.watch.doubted(&self.tables));
         self.dirty.policy |= self.tables.policy_in_doubt();
-        self.renewals = (self.renewals + 1) % RENEWALS_PER_DUMP;
+        // Nothing else is done meanwhile, so that the lease ends under a dump of a second and a half.
+        let large = 1 + u32::try_from(self.sync.fdb.known() / LARGE).unwrap_or(u32::MAX / RENEWALS_PER_DUMP - 1);
+        self.renewals = (self.renewals + 1) % (RENEWALS_PER_DUMP * large);
         self.dirty.fdb_dump |= self.renewals == 0;
         if let Some(shadow) = &mut self.shadow {
             shadow.settle(&self.plan, &self.attachments);
@@ -331,7 +336,7 @@ impl World {
 
     fn refresh_fdb(&mut self) -> Result<(), Error> {
         let keys: Vec<FdbKey> = self.dirty.fdb.drain().collect();
-        if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY {
+        if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY.max(self.sync.fdb.known() / 4) {
             return self.dump_fdb();
         }
         let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();

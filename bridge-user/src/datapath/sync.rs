@@ -36,7 +36,10 @@ impl Sync {
     /// Makes the tables say what `plan` says, FDB entries that are known already included.
     pub fn apply(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
         self.ports.narrow(tables, plan)?;
-        self.fdb.remove_outdated(tables, plan);
+        let settled = self.fdb.is_settled(plan);
+        if !settled {
+            self.fdb.remove_outdated(tables, plan);
+        }
         self.watch.settle(tables, plan)?;
         self.ports.settle(tables, plan)?;
         let intervals = plan.ports.values().map(|port| (port.bridge, port.entry.refresh_interval)).collect();
@@ -47,7 +50,9 @@ impl Sync {
                 self.fdb.refresh_soon(tables, *bridge);
             }
         }
-        self.fdb.put_all(tables, plan);
+        if !settled {
+            self.fdb.put_all(tables, plan);
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Dumps and single requests.
 
-use std::{fmt::Write as _, thread, time::Instant};
+use std::{collections::HashMap, fmt::Write as _, thread, time::Instant};
 
 use bridge_user::{
     model::{FdbEntry, FdbKey, PortAttrs},
@@ -115,7 +115,7 @@ fn fdb_entries_of_bridges_only() {
         ];
         let keys: Vec<_> = (1..=7).map(|last| FdbKey { bridge: br0, vlan: 0, mac: mac(last) }).collect();
         let mut requests = Requests::new().unwrap();
-        let dumped = requests.fdb().unwrap();
+        let dumped: HashMap<_, _> = requests.fdb().unwrap().into_iter().collect();
         let from_dump: Vec<_> = keys.iter().map(|key| dumped.get(key).copied()).collect();
         assert_eq!(from_dump, expected);
         assert_eq!(requests.fdb_entries(&keys).unwrap(), expected);
@@ -148,7 +148,7 @@ fn many_fdb_entries_in_order() {
         batch("bridge", &commands);
         let mut requests = Requests::new().unwrap();
         let started = Instant::now();
-        let dumped = requests.fdb().unwrap();
+        let dumped: HashMap<_, _> = requests.fdb().unwrap().into_iter().collect();
         let dump_time = started.elapsed();
         let keys: Vec<_> = (0..6000).map(key).collect();
         let started = Instant::now();

@@ -11,50 +11,82 @@ use bridge_common::{
 use crate::{
     datapath::Tables,
     model::{FdbEntry, FdbKey as KernelKey, IfIndex},
-    plan::{self, Plan},
+    plan::{self, Footing, Plan},
 };
 
-/// What the kernel said of an entry.
+/// What the kernel said of an entry. There may be a million of them: kept small.
 struct Known {
     entry: FdbEntry,
     /// The generation of its cell before the kernel was asked: what has been cancelled since stays cancelled.
     generation: u32,
-    /// Where and how it stands in the table, if it does.
-    written: Option<(FdbKey, u64)>,
+    /// How it stands in the table, lower and upper half of [`pack`]; 0 where it does not.
+    data: [u32; 2],
+    /// Where: its forwarding id.
+    fid: u16,
+    /// Which dump it was last in, modulo 2.
+    dump: bool,
+}
+
+impl Known {
+    fn new(entry: FdbEntry, generation: u32, dump: bool) -> Self {
+        Self { entry, generation, data: [0; 2], fid: 0, dump }
+    }
+
+    /// Where and how the entry stands in the table, if it does.
+    fn written(&self, key: &KernelKey) -> Option<(FdbKey, u64)> {
+        let [low, high] = self.data.map(u64::from);
+        (self.data != [0; 2]).then(|| (FdbKey::new(self.fid, Mac::new(key.mac)), low | high << 32))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    fn note(&mut self, written: Option<(FdbKey, u64)>) {
+        let (at, data) = written.unwrap_or((FdbKey(0), 0));
+        self.data = [data as u32, (data >> 32) as u32];
+        self.fid = at.0 as u16;
+    }
+}
+
+/// How many entries are in the table, and how many found no room.
+#[derive(Default)]
+struct Tally {
+    used: u64,
+    refused: u64,
 }
 
 /// The FDB as the kernel told it, and as the table has it.
 #[derive(Default)]
 pub struct FdbSync {
     known: HashMap<KernelKey, Known>,
-    /// Entries that found no room in the table.
-    refused: u64,
-    used: u64,
+    tally: Tally,
+    /// [`Known::dump`] of the last one.
+    dump: bool,
+    /// What the entries in the table rest on; `None` after a dump, of which nothing is in the table yet.
+    footing: Option<Footing>,
+    /// The generations of all cells when stale entries were last looked for.
+    looked_at: Vec<u32>,
 }
 
 impl FdbSync {
     /// Takes over a whole dump; `generations` were read before it was asked for. Entries are written by
     /// [`super::Sync::apply`].
-    pub fn replace(&mut self, tables: &mut Tables, dump: HashMap<KernelKey, FdbEntry>, generations: &[u32]) {
-        let mut gone = Vec::new();
+    pub fn replace(&mut self, tables: &mut Tables, dump: Vec<(KernelKey, FdbEntry)>, generations: &[u32]) {
+        self.footing = None;
+        self.dump = !self.dump;
+        self.known.reserve(dump.len().saturating_sub(self.known.len()));
+        for (key, entry) in dump {
+            let generation = generations.get(cell(&key) as usize).copied().unwrap_or_default();
+            let known = self.known.entry(key).or_insert_with(|| Known::new(entry, generation, self.dump));
+            (known.entry, known.generation, known.dump) = (entry, generation, self.dump);
+        }
         self.known.retain(|key, known| {
-            let stays = dump.contains_key(key);
-            if let (false, Some((at, _))) = (stays, known.written) {
-                gone.push(at);
+            let stays = known.dump == self.dump;
+            if !stays {
+                self.tally.remove(tables, key, known);
             }
             stays
         });
-        for at in gone {
-            self.used -= 1;
-            tables.remove_fdb(at);
-        }
         // No event said so, or this is the first that is heard of it.
         tables.end_decisions();
-        for (key, entry) in dump {
-            let generation = generations.get(cell(&key) as usize).copied().unwrap_or_default();
-            let written = self.known.get(&key).and_then(|known| known.written);
-            self.known.insert(key, Known { entry, generation, written });
-        }
     }
 
     /// Takes over what the kernel says of one entry now; `generation` was read before it was asked.
@@ -67,44 +99,46 @@ impl FdbSync {
         generation: u32,
     ) {
         let Some(entry) = entry else {
-            if let Some(Known { written: Some((at, _)), .. }) = self.known.remove(&key) {
-                self.used -= 1;
-                tables.remove_fdb(at);
+            if let Some(mut known) = self.known.remove(&key) {
+                self.tally.remove(tables, &key, &mut known);
             }
             return;
         };
-        let known = self.known.entry(key).or_insert(Known { entry, generation, written: None });
+        let known = self.known.entry(key).or_insert_with(|| Known::new(entry, generation, self.dump));
         known.entry = entry;
         known.generation = generation;
         if let Some((at, data)) = wanted(plan, &key, known) {
-            self.put(tables, key, at, data);
+            self.tally.put(tables, &key, known, at, data);
             return;
         }
-        self.remove(tables, key);
+        self.tally.remove(tables, &key, known);
         tables.end_decisions_in(key.vlan);
+    }
+
+    /// Whether nothing that the table's entries rest on is another in this plan: then none of them has to be looked at.
+    pub(super) fn is_settled(&self, plan: &Plan) -> bool {
+        self.tally.refused == 0 && self.footing.as_ref() == Some(&Footing::of(plan))
     }
 
     /// Removes what the plan no longer wants as it stands.
     pub(super) fn remove_outdated(&mut self, tables: &mut Tables, plan: &Plan) {
-        let outdated: Vec<KernelKey> = self
-            .known
-            .iter()
-            .filter(|(key, known)| known.written.is_some() && known.written != wanted(plan, key, known))
-            .map(|(key, _)| *key)
-            .collect();
-        if outdated.is_empty() {
-            return;
+        let mut any = false;
+        for (key, known) in &mut self.known {
+            let written = known.written(key);
+            if written.is_some() && written != wanted(plan, key, known) {
+                self.tally.remove(tables, key, known);
+                any = true;
+            }
         }
-        for key in outdated {
-            self.remove(tables, key);
+        if any {
+            tables.end_decisions();
         }
-        tables.end_decisions();
     }
 
     /// Lets the next frame of each source of a bridge go to the bridge.
     pub(super) fn refresh_soon(&self, tables: &mut Tables, bridge: IfIndex) {
         for (at, data) in
-            self.known.iter().filter(|(key, _)| key.bridge == bridge).filter_map(|(_, known)| known.written)
+            self.known.iter().filter(|(key, _)| key.bridge == bridge).filter_map(|(key, known)| known.written(key))
         {
             // Replaces a value under the same key, so there is room.
             tables.put_fdb(at, data, 0);
@@ -113,20 +147,26 @@ impl FdbSync {
 
     /// Puts what is not in the table yet.
     pub(super) fn put_all(&mut self, tables: &mut Tables, plan: &Plan) {
-        self.refused = 0;
-        let missing: Vec<(KernelKey, FdbKey, u64)> = self
-            .known
-            .iter()
-            .filter(|(_, known)| known.written.is_none())
-            .filter_map(|(key, known)| wanted(plan, key, known).map(|(at, data)| (*key, at, data)))
-            .collect();
-        for (key, at, data) in missing {
-            self.put(tables, key, at, data);
+        self.tally.refused = 0;
+        self.footing = Some(Footing::of(plan));
+        for (key, known) in &mut self.known {
+            if known.written(key).is_none()
+                && let Some((at, data)) = wanted(plan, key, known)
+            {
+                self.tally.put(tables, key, known, at, data);
+            }
         }
     }
 
     /// The entries whose cell has another generation than when the kernel was last asked about them.
-    pub fn stale(&self, tables: &Tables) -> Vec<KernelKey> {
+    pub fn stale(&mut self, tables: &Tables) -> Vec<KernelKey> {
+        // An entry's generation is read before the kernel is asked about it: it was current at the last look, or became stale
+        // by a change since.
+        let generations = tables.generations();
+        if self.looked_at == generations {
+            return Vec::new();
+        }
+        self.looked_at = generations;
         self.known
             .iter()
             .filter(|(key, known)| tables.generation(cell(key)) != known.generation)
@@ -136,20 +176,27 @@ impl FdbSync {
 
     /// Entries of one bridge in the table.
     pub fn entries_of(&self, bridge: IfIndex) -> u64 {
-        self.known.iter().filter(|(key, known)| key.bridge == bridge && known.written.is_some()).count() as u64
+        self.known.iter().filter(|(key, known)| key.bridge == bridge && known.written(key).is_some()).count() as u64
+    }
+
+    /// Entries that the kernel has told of.
+    pub fn known(&self) -> usize {
+        self.known.len()
     }
 
     /// Entries in the table, and entries that found no room.
     pub fn fill(&self) -> (u64, u64) {
-        (self.used, self.refused)
+        (self.tally.used, self.tally.refused)
     }
+}
 
-    fn put(&mut self, tables: &mut Tables, key: KernelKey, at: FdbKey, data: u64) {
-        let Some(known) = self.known.get_mut(&key) else { return };
-        if known.written == Some((at, data)) {
+impl Tally {
+    fn put(&mut self, tables: &mut Tables, key: &KernelKey, known: &mut Known, at: FdbKey, data: u64) {
+        let written = known.written(key);
+        if written == Some((at, data)) {
             return;
         }
-        if let Some((old, _)) = known.written.take() {
+        if let Some((old, _)) = written {
             self.used -= 1;
             if old != at {
                 tables.remove_fdb(old);
@@ -159,8 +206,8 @@ impl FdbSync {
         let put = tables.put_fdb(at, data, 0);
         // Also if it is new: that it was unknown may be remembered.
         tables.end_decisions_in(key.vlan);
+        known.note(put.then_some((at, data)));
         if put {
-            known.written = Some((at, data));
             self.used += 1;
         } else {
             self.refused += 1;
@@ -169,8 +216,9 @@ impl FdbSync {
         }
     }
 
-    fn remove(&mut self, tables: &mut Tables, key: KernelKey) {
-        if let Some((at, _)) = self.known.get_mut(&key).and_then(|known| known.written.take()) {
+    fn remove(&mut self, tables: &mut Tables, key: &KernelKey, known: &mut Known) {
+        if let Some((at, _)) = known.written(key) {
+            known.note(None);
             self.used -= 1;
             tables.remove_fdb(at);
         }
