@@ -22,6 +22,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use crate::model::{Bypass, IfIndex};
 
 mod ebtables;
+mod elsewhere;
 pub mod ethtool;
 pub mod features;
 #[cfg(any(test, fuzzing))]
@@ -149,6 +150,8 @@ impl Inventory {
             br_netfilter_encapsulated: br_netfilter.is_some()
                 && sees_encapsulated().map_err(source("br_netfilter's settings"))?,
             br_netfilter,
+            uppers_elsewhere: elsewhere::vlan_devices(&mut self.route)
+                .map_err(source("the VLAN devices of other namespaces"))?,
             ..Bypass::default()
         };
         self.update(&mut bypass, devices, own_programs)?;

@@ -237,6 +237,8 @@ pub struct Bypass {
     pub egress_missed: BTreeMap<IfIndex, String>,
     /// Devices whose NIC strips VLAN tags on receive (`rx-vlan-offload` on), of those that were asked about.
     pub rx_vlan_offload: BTreeMap<IfIndex, bool>,
+    /// VLAN devices of other network namespaces, by the device of this one that they sit on: the first on each.
+    pub uppers_elsewhere: BTreeMap<IfIndex, String>,
     /// The far ends of devices that are one end of a pair whose other end is in another namespace.
     pub far_ends: BTreeMap<IfIndex, FarEnd>,
     /// `NETDEV_XDP_ACT_*` bits by device. A device that is missing has not said anything.

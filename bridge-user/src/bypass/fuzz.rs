@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, io};
 
 use super::{
-    ebtables, features,
+    ebtables, elsewhere, features,
     hooks::Hook,
     nft::{Chain, Flowtable, Ruleset, Side, decode_dormant_table, hook},
     nl::{self, Answer},
@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Reads one answer. The first byte says what was asked: `t` tc, `n` nftables, `h` hooks, `f` XDP features, `e` ebtables
-/// (the hooks in four bytes, then the entries), `0` to `2` iptables, ip6tables and arptables (information, then entries).
+/// (the hooks in four bytes, then the entries), `v` VLAN devices elsewhere, `0` to `2` iptables, ip6tables and arptables (information, then entries).
 pub fn read(bytes: &[u8]) {
     let Some((what, answer)) = bytes.split_first() else { return };
     let findings = match what {
@@ -22,6 +22,7 @@ pub fn read(bytes: &[u8]) {
         b'h' => hooks(answer),
         b'f' => rows(answer, features::decode).map(|_| Vec::new()),
         b'e' => ebtables_entries(answer),
+        b'v' => uppers(answer),
         b'0'..=b'2' => xtables_entries(usize::from(what - b'0'), answer),
         _ => None,
     };
@@ -72,6 +73,13 @@ fn ruleset(answer: &[u8]) -> Option<Vec<String>> {
     assert!(findings.iter().all(|finding| all.contains(finding) && finding.starts_with("nft table ")));
     assert!(!dormant.is_empty() || findings == all);
     Some(findings)
+}
+
+/// Every VLAN device that is not where its lower one is.
+fn uppers(answer: &[u8]) -> Option<Vec<String>> {
+    let numbers = rows(answer, elsewhere::decode_number)?;
+    assert!(numbers.iter().all(|number| *number >= 0));
+    Some(rows(answer, elsewhere::decode)?.iter().map(elsewhere::Upper::text).collect())
 }
 
 /// A function that no other part answers for is a finding, a BPF program always.

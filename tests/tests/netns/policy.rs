@@ -7,6 +7,7 @@ use xbr_tests::{
     bpf,
     frame::Frame,
     net::Kind,
+    netns::Netns,
     probe::Need,
     traffic::{self, Flow},
     wait,
@@ -28,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("policy::br_netfilter_with_rules_filters", br_netfilter_with_rules_filters, &[Need::BrNetfilter]),
     test("policy::a_macvlan_and_a_bridge_exclude_each_other", a_macvlan_on_a_port, &[Need::Macvlan]),
     test("policy::a_vlan_device_on_a_port_keeps_it_slow", a_vlan_device_on_a_port, &[Need::VlanDevice]),
+    test("policy::a_vlan_device_of_a_container_keeps_the_port_slow", a_vlan_device_elsewhere, &[Need::VlanDevice]),
 ];
 
 const THREE: [Kind; 3] = [Kind::Veth, Kind::Veth, Kind::Veth];
@@ -187,6 +189,32 @@ fn a_macvlan_on_a_port() -> Result<()> {
     scene.greet()?;
     warm(&xbr, one, two)?;
     scene.steady(&xbr, one, two, 100)?;
+    xbr.stop()
+}
+
+/// As containers have them: made on the port, and moved away. The frames with its tag are its own from there, too.
+fn a_vlan_device_elsewhere() -> Result<()> {
+    let scene = Scene::new(&THREE)?;
+    let [one, two, _three] = scene.first();
+    let container = Netns::create(&format!("xbr-t-{}-vlan", std::process::id()))?;
+    let xbr = scene.xbr(&[])?;
+    warm(&xbr, one, two)?;
+    scene.host(&format!("ip link add link {} name up10 type vlan id 10", one.port))?;
+    scene.host(&format!("ip link set up10 netns {}", container.name()))?;
+    container.cmd("ip link set up10 up")?;
+    // Longer than anything that remembers the device from when it was here.
+    std::thread::sleep(Duration::from_millis(2500) * wait::slowness());
+    slow_but_forwarding(&scene, &xbr, "vlan_upper")?;
+    let why = xbr.port(&one.port)?["slow_detail"].to_string();
+    ensure!(why.contains("up10 of another network namespace"), "{why}");
+    xbr.stop()?;
+
+    // Nobody tells a daemon that starts later.
+    let xbr = scene.xbr(&[])?;
+    slow_but_forwarding(&scene, &xbr, "vlan_upper")?;
+    container.cmd("ip link del up10")?;
+    xbr.wait_accelerated(&one.port)?;
+    warm(&xbr, one, two)?;
     xbr.stop()
 }
 
