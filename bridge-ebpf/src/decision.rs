@@ -80,7 +80,10 @@ impl Paper {
     /// Decides. `None`: forward.
     #[inline(always)]
     pub(crate) fn decide(&mut self) -> Option<Reason> {
-        Reason::from_u8(xbr_decide(self.0.pointer()) as u8)
+        match xbr_decide(self.0.pointer()) {
+            FORWARD => None,
+            reason => Some(Reason::from_u8(reason as u8).unwrap_or(Reason::Inconsistent)),
+        }
     }
 }
 

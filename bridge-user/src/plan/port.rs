@@ -158,7 +158,8 @@ fn foreign_xdp(link: &Link) -> Option<String> {
 
 /// The first device on each other that takes frames out of its way to a bridge.
 pub(super) fn uppers(model: &Model) -> BTreeMap<IfIndex, &str> {
-    let mut uppers = BTreeMap::new();
+    let mut uppers: BTreeMap<_, _> =
+        model.bypass.uppers_elsewhere.iter().map(|(lower, upper)| (*lower, upper.as_str())).collect();
     for link in model.links.values() {
         if let Some(lower) = link.lower.filter(|_| !link.lower_elsewhere)
             && matches!(link.kind.as_deref(), Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
@@ -227,7 +228,10 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, s
     flag(port_flags::INGRESS, alive && slow.is_none());
     flag(port_flags::EGRESS, egress && missed.is_none());
     let mut exit = exit(model, egress_link);
-    flag(port_flags::EGRESS_XDP, egress && missed.is_none() && exit.remedy.is_none());
+    if let Some(missed) = missed {
+        exit = Exit { by_xdp: false, why: format!("frames would not meet {missed}"), remedy: None };
+    }
+    flag(port_flags::EGRESS_XDP, egress && exit.by_xdp);
     let far_end = far_end(model, link).filter(|_| config.redirect_peer && by_parent.is_none());
     flag(port_flags::EGRESS_PEER, egress && missed.is_none() && far_end.is_some());
     flag(port_flags::EGRESS_POLICY, egress && missed.is_some());
@@ -251,9 +255,6 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, s
             set_bits(&mut entry.untagged, range.first, last, range.untagged);
         }
     }
-    if let Some(missed) = missed {
-        exit = Exit { why: format!("frames would not meet {missed}"), remedy: None };
-    }
     (entry, exit)
 }
 
@@ -261,7 +262,7 @@ fn entry(context: &Context<'_>, link: &Link, attrs: &PortAttrs, place: &Place, s
 /// somebody set up on its egress would be passed over; by tc otherwise.
 fn exit(model: &Model, link: &Link) -> Exit {
     let name = &link.name;
-    let by_tc = |why: String, remedy: String| Exit { why, remedy: Some(remedy) };
+    let by_tc = |why: String, remedy: String| Exit { by_xdp: false, why, remedy: Some(remedy) };
     let kind = link.kind.as_deref();
     let takes = match model.bypass.xdp_features.get(&link.ifindex) {
         Some(features) if features & XDP_NDO_XMIT != 0 => true,
@@ -289,7 +290,7 @@ fn exit(model: &Model, link: &Link) -> Exit {
         let why = format!("{filters} would be passed over");
         return by_tc(why, "their removal, if nothing needs them".to_owned());
     }
-    Exit { why: "its driver takes frames from XDP".to_owned(), remedy: None }
+    Exit { by_xdp: true, why: "its driver takes frames from XDP".to_owned(), remedy: None }
 }
 
 /// The address of the far end of a pair, if frames to it may be handed to it directly (`bpf_redirect_peer`): it is in another

@@ -328,9 +328,9 @@ fn the_way_out_is_told_with_its_remedy() {
     for (change, why, remedy) in cases {
         let found = exit(change);
         assert!(found.why.contains(why), "{found:?}");
-        assert_eq!(found.remedy.is_some(), remedy.is_some(), "{found:?}");
+        assert_eq!((found.by_xdp, found.remedy.is_some()), (remedy.is_none(), remedy.is_some()), "{found:?}");
         assert!(remedy.is_none_or(|remedy| found.remedy.as_ref().unwrap().contains(remedy)), "{found:?}");
     }
     let missed = exit(|model| drop(model.bypass.egress_missed.insert(TAP, "xyz".into())));
-    assert!(missed.why.contains("xyz") && missed.remedy.is_none(), "{missed:?}");
+    assert!(missed.why.contains("xyz") && missed.remedy.is_none() && !missed.by_xdp, "{missed:?}");
 }
