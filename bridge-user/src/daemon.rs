@@ -31,6 +31,9 @@ const RENEW: Duration = Duration::from_millis(250);
 /// How often the policy that sends no events is looked for.
 const POLL: Duration = Duration::from_secs(1);
 
+/// So many batches of events may come between a question and its answer: more than one, as a batch is not all that waits.
+const CATCH_UP: usize = 16;
+
 /// Runs until SIGTERM or SIGINT; on return, nothing is attached any more.
 pub fn run(config: RunConfig) -> Result<(), Failure> {
     tokio::runtime::Builder::new_current_thread()
@@ -70,7 +73,10 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
             _ = renew.tick() => world.renew(),
             () = watch.changed() => world.policy_changed(),
             _ = poll.tick() => world.poll(),
-            Some(query) = asked.recv() => query.answer(world.snapshot()),
+            Some(query) = asked.recv() => {
+                catch_up(&mut world, &mut events);
+                query.answer(world.snapshot());
+            }
             batch = events.next() => match batch {
                 Ok(batch) => world.note(&batch),
                 Err(error) => world.lost_track("netlink_error", &error),
@@ -90,6 +96,18 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
         warn!("the status socket had stopped answering: {error}");
     }
     Ok(())
+}
+
+/// Deals with what the kernel has announced up to now, so that an answer tells of a change that was made before the question.
+fn catch_up(world: &mut World, events: &mut Events) {
+    for _ in 0..CATCH_UP {
+        match events.there() {
+            Ok(batch) if batch.is_empty() => return,
+            Ok(batch) => world.note(&batch),
+            Err(error) => world.lost_track("netlink_error", &error),
+        }
+        world.settle();
+    }
 }
 
 /// Passes on what the programs log.

@@ -28,8 +28,9 @@ use super::{
 };
 use crate::model::{FdbKey, IfIndex};
 
-/// Receive buffer in bytes. A notification of an FDB entry takes about 1 KiB of it: enough for a flush of 8000 entries.
-const SOCKET_BUFFER: usize = 8 << 20;
+/// Receive buffer in bytes, of which the kernel makes twice as many. A notification of an FDB entry takes about 1 KiB of it:
+/// enough for a flush of 65,000 entries. It is memory of the kernel's, and only while notifications wait.
+const SOCKET_BUFFER: usize = 32 << 20;
 /// Most messages that one batch is made of, so that a storm does not starve whoever handles the events.
 const BATCH: usize = 4096;
 /// So many errors in one batch are no longer a sign of lost messages but a broken socket.
@@ -102,17 +103,18 @@ impl Events {
             if drained {
                 guard.clear_ready();
             }
-            // The kernel stays silent about further losses until the queue has been empty (`netlink_overrun`,
-            // `netlink_rcv_wake`): a resync before that would miss what is lost after it, so that another one is asked for.
-            let overrun = batch.overrun || self.congested;
-            self.congested = overrun && !drained;
-            if overrun {
-                return Ok(vec![Event::Overrun]);
-            }
-            if !batch.events.is_empty() {
-                return Ok(batch.events);
+            let events = batch.end(drained, &mut self.congested);
+            if !events.is_empty() {
+                return Ok(events);
             }
         }
+    }
+
+    /// As [`Events::next`], without waiting: empty if nothing is there.
+    pub fn there(&mut self) -> Result<Vec<Event>> {
+        let mut batch = Batch::default();
+        let drained = drain(self.socket.get_ref(), &mut self.buffer, &mut batch)?;
+        Ok(batch.end(drained, &mut self.congested))
     }
 }
 
@@ -126,6 +128,14 @@ struct Batch {
 }
 
 impl Batch {
+    /// What to tell of it. The kernel stays silent about further losses until the queue has been empty (`netlink_overrun`,
+    /// `netlink_rcv_wake`): a resync before that would miss what is lost after it, so that another one is asked for.
+    fn end(self, drained: bool, congested: &mut bool) -> Vec<Event> {
+        let overrun = self.overrun || *congested;
+        *congested = overrun && !drained;
+        if overrun { vec![Event::Overrun] } else { self.events }
+    }
+
     fn push(&mut self, event: Event) {
         if self.seen.insert(event) {
             self.events.push(event);
