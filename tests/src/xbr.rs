@@ -3,7 +3,8 @@
 use std::{
     cell::RefCell,
     env, fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
@@ -103,6 +104,22 @@ pub fn once(space: &Netns, args: &[&str], run_dir: &Path) -> Result<Output> {
     Ok(output)
 }
 
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Line(BufReader<UnixStream>);
+
+impl Line {
+    /// The daemon's snapshot.
+    pub fn status(&mut self) -> Result<Value> {
+        self.0.get_mut().write_all(b"{\"v\":1,\"method\":\"status\"}\n").context("ask xbr")?;
+        let mut reply = String::new();
+        self.0.read_line(&mut reply).context("xbr does not answer")?;
+        let mut reply: Value = serde_json::from_str(&reply).context("answer of xbr")?;
+        ensure!(reply["ok"].is_object(), "xbr answered {reply}");
+        Ok(reply["ok"].take())
+    }
+}
+
 /// A running `xbr run`.
 #[derive(Debug)]
 pub struct Xbr {
@@ -178,16 +195,21 @@ impl Xbr {
         once(&self.space, args, self.run_dir())
     }
 
-    /// `xbr status -j`.
+    /// What `xbr status -j` would print, without a process: on an emulated processor that takes as long as a hundred frames.
     pub fn status(&self) -> Result<Value> {
-        let output = self.ask(&["status", "-j"])?;
-        ensure!(
-            output.status.success(),
-            "xbr status: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        serde_json::from_slice(&output.stdout).context("xbr status -j")
+        self.line()?.status()
+    }
+
+    /// A connection to it.
+    pub fn line(&self) -> Result<Line> {
+        let end = format!("-{}.sock", self.pid());
+        let path = fs::read_dir(self.run_dir())?
+            .filter_map(|entry| entry.map(|entry| entry.path()).ok())
+            .find(|path| path.to_string_lossy().ends_with(&end));
+        let path = path.with_context(|| format!("xbr has no socket in {}", self.run_dir().display()))?;
+        let stream = UnixStream::connect(&path).with_context(|| format!("connect to {}", path.display()))?;
+        stream.set_read_timeout(Some(PATIENCE * wait::slowness()))?;
+        Ok(Line(BufReader::new(stream)))
     }
 
     /// The status of one port, on whichever bridge it is.

@@ -147,6 +147,7 @@ fn in_scope(name: &str) -> bool {
             "shaping::proxmox_rate_of_a_tap",
             "topology::bond",
             "shadow::tags_agree",
+            "peer::",
             "differential::",
             "bypass::ebtables_hold",
         ],

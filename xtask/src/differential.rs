@@ -66,9 +66,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     if let Err(error) = setup::tools::ensure(setup::tools::TEST) {
         setup::say(&format!("warning: {error:#}"));
     }
-    let programs = binaries::programs()?;
+    let mut programs = binaries::programs()?;
     let program = programs.iter().find(|(name, _)| name == "XBR_DIFFERENTIAL");
     let program = program.context("the build left no xbr-differential")?.1.clone();
+    // The distribution's may not know all that the kernel does.
+    let iproute = setup::suite::iproute()?;
+    programs.push(("XBR_IPROUTE2".to_owned(), iproute.dir.to_string_lossy().into_owned()));
     let keep = args.keep.clone().unwrap_or_else(|| proc::repo().join("target/differential"));
     fs::create_dir_all(&keep).with_context(|| format!("cannot create {}", keep.display()))?;
     let kernel = match args.kernel {

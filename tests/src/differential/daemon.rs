@@ -3,22 +3,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{
     netns::Netns,
     wait,
-    xbr::{Xbr, count},
+    xbr::{Line, Xbr, count},
 };
 
 /// How long the daemon may take to settle.
@@ -28,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub struct Daemon {
     xbr: Xbr,
-    line: BufReader<UnixStream>,
+    line: Line,
 }
 
 /// What the daemon counted on one port.
@@ -49,10 +45,8 @@ impl Daemon {
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let xbr = Xbr::start(space, &words)?;
-        let path = socket(xbr.run_dir(), xbr.pid())?;
-        let stream = UnixStream::connect(&path).with_context(|| format!("connect to {}", path.display()))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10) * wait::slowness()))?;
-        Ok(Self { xbr, line: BufReader::new(stream) })
+        let line = xbr.line()?;
+        Ok(Self { xbr, line })
     }
 
     /// Ends it: by SIGTERM, or by SIGKILL.
@@ -67,16 +61,11 @@ impl Daemon {
 
     /// Its snapshot.
     pub fn status(&mut self) -> Result<Value> {
-        self.line.get_mut().write_all(b"{\"v\":1,\"method\":\"status\"}\n").context("ask xbr")?;
-        let mut reply = String::new();
-        self.line.read_line(&mut reply).with_context(|| format!("xbr does not answer: {}", self.xbr.last_line()))?;
-        let mut reply: Value = serde_json::from_str(&reply).context("answer of xbr")?;
-        ensure!(reply["ok"].is_object(), "xbr answered {reply}");
-        Ok(reply["ok"].take())
+        self.line.status().with_context(|| self.xbr.last_line())
     }
 
-    /// Waits until its tables are in step and hold so many FDB entries of each bridge, or, if it does not come to that,
-    /// until nothing changes any more.
+    /// Waits until its tables are in step and hold so many FDB entries of each bridge, or, if it does not come to that (some
+    /// it has no use for), until nothing changes any more: an answer tells of all that was announced before the question.
     pub fn settle(&mut self, entries: &BTreeMap<String, usize>) -> Result<Value> {
         let start = Instant::now();
         let (mut last, mut same) = (None, 0);
@@ -86,8 +75,7 @@ impl Daemon {
             same = if last.as_ref() == Some(&here) { same + 1 } else { 0 };
             let complete = entries.iter().all(|(bridge, count)| held(&status, bridge) == Some(*count as u64));
             let active = status["active"] == true;
-            // Entries that the daemon does not hold for a reason of its own cost a third of a second, once.
-            if active && same >= 1 && (complete || start.elapsed() > Duration::from_millis(300) * wait::slowness()) {
+            if active && (complete || same >= 1) {
                 return Ok(status);
             }
             last = Some(here);
@@ -132,15 +120,4 @@ pub fn counts(status: &Value) -> BTreeMap<String, PortCount> {
             Some((port["ifname"].as_str()?.to_owned(), PortCount { fast: count(&port["fast"]["packets"]), reasons }))
         })
         .collect()
-}
-
-fn socket(folder: &Path, pid: u32) -> Result<PathBuf> {
-    let end = format!("-{pid}.sock");
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.to_string_lossy().ends_with(&end) {
-            return Ok(path);
-        }
-    }
-    bail!("xbr has no socket in {}", folder.display())
 }

@@ -21,19 +21,36 @@ pub struct Wanted {
     pub sources: BTreeSet<Mac>,
 }
 
+/// What a scenario has configured so far that xbr leaves to the bridge by design.
+#[derive(Clone, Debug, Default)]
+pub struct Exempt {
+    /// Ports with a backup port.
+    backed: BTreeSet<String>,
+    /// br0 has states by MST instance.
+    mst: bool,
+}
+
+impl Exempt {
+    /// Takes notice of a line of `ip` or `bridge`.
+    pub fn note(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let port = words.iter().position(|word| *word == "dev").and_then(|at| words.get(at + 1));
+        self.backed.extend(port.filter(|_| words.contains(&"backup_port")).map(|port| (*port).to_owned()));
+        self.mst |= line.ends_with("mst_enabled 1");
+    }
+}
+
 /// The eligible frames by ingress port. A frame is eligible if
 /// - it came in at a port, and the plain bridge delivered it to exactly one receiver, which is another port;
 /// - both its addresses are individual ones that the bridge had an entry of before the first of these frames (the source
 ///   at this very port), and no frame of this step has moved either;
 /// - it is no control protocol, no LLC and no neighbour discovery, and its outer tag is of the bridge's protocol: the
 ///   other tags' frames get a second tag, which xbr leaves to the bridge by design;
-/// - its receiver is none of the ports with a backup port (`backed`), which are left to the bridge by design, too.
-pub fn eligible(
-    frames: &[Spec],
-    fdb: &Fdb,
-    plain: &[Delivery],
-    backed: &BTreeSet<String>,
-) -> BTreeMap<&'static str, Wanted> {
+/// - neither address has a locked entry, and nothing is [`Exempt`]: these are left to the bridge by design, too.
+pub fn eligible(frames: &[Spec], fdb: &Fdb, plain: &[Delivery], exempt: &Exempt) -> BTreeMap<&'static str, Wanted> {
+    if exempt.mst {
+        return BTreeMap::new();
+    }
     let moved = moved(frames, fdb);
     let mut receivers: BTreeMap<usize, BTreeSet<&'static str>> = BTreeMap::new();
     for delivery in plain {
@@ -43,7 +60,7 @@ pub fn eligible(
     for (place, spec) in frames.iter().enumerate() {
         let Some(from) = open_ports().find(|port| *port == spec.from) else { continue };
         let Some(to) = receivers.get(&place).filter(|to| to.len() == 1).and_then(BTreeSet::first) else { continue };
-        let other_port = *to != from && !backed.contains(*to) && open_ports().any(|port| port == *to);
+        let other_port = *to != from && !exempt.backed.contains(*to) && open_ports().any(|port| port == *to);
         let known = at(fdb, spec.src).any(|port| port == from) && at(fdb, spec.dst).any(|port| port == *to);
         let plain_protocol = match spec.ethertype() {
             0..0x600 => false,
@@ -51,7 +68,8 @@ pub fn eligible(
             other => !CONTROL.contains(&other),
         } && !cut_off(spec);
         let quiet = !moved.contains(&spec.src) && !moved.contains(&spec.dst);
-        if other_port && known && plain_protocol && quiet && !pushed(place, spec, plain) {
+        let locked = [spec.src, spec.dst].into_iter().any(|address| fdb.locked.contains(&mac(address)));
+        if other_port && known && !locked && plain_protocol && quiet && !pushed(place, spec, plain) {
             let wanted = eligible.entry(from).or_default();
             wanted.frames += 1;
             wanted.sources.insert(spec.src);

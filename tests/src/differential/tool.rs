@@ -2,7 +2,9 @@
 //! the rest, above all under an emulator.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader, PipeReader, Write as _, pipe},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
 };
 
@@ -33,13 +35,20 @@ pub struct Said {
 }
 
 impl Tool {
-    /// Starts the tool in a namespace.
+    /// Starts the tool in a namespace; the one below the folder that `XBR_IPROUTE2` names, if there is one.
     pub fn start(name: &'static str, space: &Netns) -> Result<Self> {
         let (reader, writer) = pipe()?;
         let errors = writer.try_clone()?;
+        let folder = env::var_os("XBR_IPROUTE2").map(PathBuf::from);
+        let own = folder.and_then(|folder| {
+            ["bin", "sbin"].map(|part| folder.join(part).join(name)).into_iter().find(|path| path.exists())
+        });
+        let program = own.unwrap_or_else(|| name.into());
         let spawn = move || {
             Command::new("stdbuf")
-                .args(["-oL", name, "-force", "-batch", "-"])
+                .arg("-oL")
+                .arg(program)
+                .args(["-force", "-batch", "-"])
                 .stdin(Stdio::piped())
                 .stdout(writer)
                 .stderr(errors)

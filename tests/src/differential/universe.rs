@@ -1,7 +1,7 @@
 //! One of the two universes: a host namespace whose devices can be put into bridges, and one for all far ends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{Read as _, Write as _},
     sync::{
@@ -179,6 +179,9 @@ impl Universe {
             if words.contains(&"permanent") {
                 continue;
             }
+            if words.contains(&"locked") {
+                fdb.locked.insert((*address).to_owned());
+            }
             fdb.entries.insert(((*address).to_owned(), vlan, bridge.to_owned()), port.to_owned());
             if bridge == LOCAL[0].0 && !words.contains(&"static") && !words.contains(&"extern_learn") {
                 fdb.ageing += 1;
@@ -189,7 +192,11 @@ impl Universe {
 
     /// Takes the bridges away and puts every device back to what it was.
     pub fn clear(&mut self) -> Result<()> {
-        let mut lines: Vec<String> = LOCAL[..2].iter().map(|(bridge, _)| format!("link del {bridge}")).collect();
+        let shown = self.ip.run(&["link show type bridge"])?.output;
+        let there = |bridge: &str| shown.iter().any(|line| line.contains(&format!(": {bridge}: ")));
+        // Of a bridge that is not there, the kernel would look for a module of that name.
+        let bridges = LOCAL[..2].iter().map(|(bridge, _)| *bridge).filter(|bridge| there(bridge));
+        let mut lines: Vec<String> = bridges.map(|bridge| format!("link del {bridge}")).collect();
         lines.extend(plain_devices());
         self.ip.tell(&lines)?;
         self.far_ip.tell(&far_ends())
@@ -197,7 +204,6 @@ impl Universe {
 
     /// Waits for what [`Universe::clear`] has begun.
     pub fn cleared(&mut self) -> Result<()> {
-        // Bridges that are not there cannot be deleted: no fault.
         self.ip.finish()?;
         self.far_ip.finish()?;
         self.receive().map(drop)
@@ -205,11 +211,11 @@ impl Universe {
 }
 
 /// IGMP of the host itself, which comes in its own time: a bridge with snooping joins the group of all snoopers. Its address may
-/// be any port's, or a host's; the hosts send no IGMP.
+/// be any port's, or a host's, and it may be tagged; the hosts send nothing to such groups.
 fn is_host_report(caught: &Caught) -> bool {
     let bytes = &caught.bytes;
     let at = |from: usize, wanted: &[u8]| bytes.get(from..from + wanted.len()) == Some(wanted);
-    at(0, &[0x01, 0x00, 0x5e, 0, 0]) && at(12, &[0x08, 0x00]) && at(23, &[2])
+    at(0, &[0x01, 0x00, 0x5e, 0, 0])
 }
 
 /// The forwarding databases of all bridges.
@@ -219,6 +225,8 @@ pub struct Fdb {
     pub entries: BTreeMap<(String, u16, String), String>,
     /// Number of entries by bridge.
     pub counts: BTreeMap<String, usize>,
+    /// Addresses with a locked entry: of hosts that have not been let in yet.
+    pub locked: BTreeSet<String>,
     /// Number of br0's entries that age.
     pub ageing: usize,
 }

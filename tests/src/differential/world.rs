@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     compare::{Delivery, Divergence, Kind, compare, equal},
     daemon::{Daemon, PortCount, counts},
-    eligible::{Wanted, eligible},
+    eligible::{Exempt, Wanted, eligible},
     scenario::{Scenario, Step},
     spec::Spec,
     universe::Universe,
@@ -84,8 +84,7 @@ pub struct World {
     daemon: Option<Daemon>,
     xdp: Vec<String>,
     number: u32,
-    /// Ports that this scenario gave a backup port.
-    backed: BTreeSet<String>,
+    exempt: Exempt,
 }
 
 impl World {
@@ -94,7 +93,7 @@ impl World {
         let plain = Universe::new()?;
         let fast = Universe::new()?;
         let daemon = Daemon::start(&fast.host, xdp)?;
-        Ok(Self { plain, fast, daemon: Some(daemon), xdp: xdp.to_vec(), number: 0, backed: BTreeSet::new() })
+        Ok(Self { plain, fast, daemon: Some(daemon), xdp: xdp.to_vec(), number: 0, exempt: Exempt::default() })
     }
 
     /// Whether this scenario can be played here, as far as xbr's options matter.
@@ -111,7 +110,7 @@ impl World {
     pub fn play(&mut self, scenario: &Scenario) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         self.number = 0;
-        self.backed.clear();
+        self.exempt = Exempt::default();
         let mut settled = false;
         for (place, step) in scenario.steps.iter().enumerate() {
             self.step(place, step, &mut settled, &mut outcome).with_context(|| format!("step {place}: {step}"))?;
@@ -159,7 +158,9 @@ impl World {
     }
 
     fn lines(&mut self, place: usize, step: &Step, lines: &[String], outcome: &mut Outcome) -> Result<()> {
-        self.backed.extend(lines.iter().filter_map(|line| given_backup(line)).map(str::to_owned));
+        for line in lines {
+            self.exempt.note(line);
+        }
         let tools = match step {
             Step::Ip(_) => [&mut self.plain.ip, &mut self.fast.ip],
             Step::Far(_) => [&mut self.plain.far_ip, &mut self.fast.far_ip],
@@ -233,10 +234,12 @@ impl World {
         let mut errors = Vec::with_capacity(frames.len());
         for (frame, spec) in frames.iter().enumerate() {
             errors.push(self.plain.send(spec, number(frame))?);
+            drained();
             collect(&mut self.plain, frame, &mut plain)?;
         }
         for (frame, spec) in frames.iter().enumerate() {
             let sent = self.fast.send(spec, number(frame))?;
+            drained();
             if sent != errors[frame] {
                 let what = format!("sending [{spec}]: {:?}, with xbr {sent:?}", errors[frame]);
                 outcome.divergences.push(Divergence { kind: Kind::Result, step: place, what });
@@ -260,10 +263,27 @@ impl World {
         }
         outcome.divergences.extend(compare(place, frames, &plain, &fast));
         let after = self.daemon()?.status()?;
-        let eligible = eligible(frames, &fdb, &plain, &self.backed);
+        let eligible = eligible(frames, &fdb, &plain, &self.exempt);
         score(frames, &eligible, &plain, &counts(status), &counts(&after), &mut outcome.score);
         Ok(())
     }
+}
+
+/// Waits until no processor has frames in its queue: on a busy machine one that is sent later, by a tap, would be seen first.
+fn drained() {
+    let start = Instant::now();
+    while waiting() && start.elapsed() < FRAME * slowness() {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether frames wait for a processor (`softnet_backlog_len` in `/proc/net/softnet_stat`, one line for each).
+fn waiting() -> bool {
+    const BACKLOG: usize = 11;
+    let lines = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    let length =
+        |line: &str| line.split_whitespace().nth(BACKLOG).map(|field| !field.trim_start_matches('0').is_empty());
+    lines.lines().any(|line| length(line).unwrap_or(false))
 }
 
 /// Takes what has arrived.
@@ -307,13 +327,6 @@ fn score(
             *score.missed.entry(reason.clone()).or_default() += grown(reason).min(wanted - fast);
         }
     }
-}
-
-/// The port that the line of `bridge` gives a backup port.
-fn given_backup(line: &str) -> Option<&str> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let port = words.iter().position(|word| *word == "dev").and_then(|at| words.get(at + 1))?;
-    words.contains(&"backup_port").then_some(*port)
 }
 
 /// The words of a command that say what kind it is.

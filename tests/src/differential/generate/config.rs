@@ -69,6 +69,13 @@ impl Draft {
             format!("link add name br0 index 100 address 02:aa:00:00:01:00 type bridge {words}"),
             "link set dev br0 up".to_owned(),
         ];
+        // Lines of their own: older kernels refuse them.
+        if self.dice.chance(6) {
+            lines.push(format!("link set dev br0 type bridge fdb_max_learned {}", self.dice.between(1, 5)));
+        }
+        if self.aware && self.dice.chance(3) {
+            lines.push("link set dev br0 type bridge mst_enabled 1".to_owned());
+        }
         if self.second_bridge {
             lines.push(
                 "link add name br1 index 101 address 02:aa:00:00:01:01 type bridge stp_state 0 mcast_snooping 0"
@@ -82,7 +89,7 @@ impl Draft {
     /// A line that gives a port an option.
     pub(super) fn option(&mut self, place: usize) -> String {
         let port = self.ports[place].name;
-        let option = match self.dice.below(14) {
+        let option = match self.dice.below(15) {
             0..=2 => "isolated on",
             3 => "hairpin on",
             4 => "learning off",
@@ -94,6 +101,7 @@ impl Draft {
             10 => "guard on",
             11 if self.aware => "vlan_tunnel on",
             12 => "group_fwd_mask 8",
+            14 => "locked on mab on",
             13 => {
                 let other = self.port();
                 return format!("link set dev {port} type bridge_slave backup_port {}", self.ports[other].name);
@@ -170,7 +178,7 @@ impl Draft {
         let address = *self.dice.pick(&self.ports[owner].hosts.clone());
         let at = if self.dice.chance(70) { owner } else { at };
         let kinds: &[&str] =
-            if self.forgetful { &LASTING } else { &["dynamic", "sticky", "dynamic", "static", "extern_learn"] };
+            if self.forgetful { &LASTING } else { &["dynamic", "dynamic sticky", "dynamic", "static", "extern_learn"] };
         let lasting = self.dice.chance(50);
         let kind = *self.dice.pick(if lasting { &LASTING } else { kinds });
         let vlan = self.entry_vlan(at);
