@@ -183,11 +183,16 @@ impl Net {
         self.forwarding(&guest.port)
     }
 
-    /// Waits until a port forwards; the carrier may come up to a second late.
+    /// Waits until a port forwards and the kernel has told all that there is to tell of its carrier, which may be a second late
+    /// (`linkwatch_event`): until then, the next notification puts the port in doubt once more.
     pub fn forwarding(&self, port: &str) -> Result<()> {
         wait::until(&format!("{port} forwarding"), Duration::from_secs(5), || {
             let links = self.host.json(&format!("bridge -j link show dev {port}"))?;
-            Ok(links[0]["state"] == "forwarding")
+            if links[0]["state"] != "forwarding" {
+                return Ok(false);
+            }
+            let links = self.host.json(&format!("ip -j link show dev {port}"))?;
+            Ok(links[0]["operstate"] == "UP" || links[0]["operstate"] == "UNKNOWN")
         })
     }
 
