@@ -42,6 +42,9 @@ pub(super) fn a_tenant_is_never_mixed_up() -> Result<()> {
         ],
     ];
     for lines in moves {
+        // For so long the kernel may have more to tell of new devices and of their bridge (`linkwatch_event`), and while
+        // something of that has not been looked at, frames are slow.
+        sleep(Duration::from_millis(1200) * wait::slowness());
         warm(&xbr, &out10, container)?;
         steady(&scene, &xbr, &out10, container, 100)?;
         let mut at_container = container.capture()?;
