@@ -4,6 +4,7 @@
 //! No I/O, no map access, no context types: the same decision runs in the XDP program, in the tc program and on the host.
 #![no_std]
 
+pub mod census;
 pub mod decide;
 pub mod fdb;
 pub mod flow;

@@ -9,6 +9,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "the macros of aya hand every entry its context by value")]
 
 mod announce;
+mod census;
 mod coherence;
 mod count;
 mod decision;
@@ -143,6 +144,13 @@ fn xbr_fdb_add(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "br_fdb_external_learn_add")]
 fn xbr_fdb_extern(ctx: RawTracePointContext) -> i32 {
     coherence::bridge_changed(&ctx).map_or(0, |()| 0)
+}
+
+/// Attached nowhere: user space runs it to have the whole FDB of a bridge.
+#[raw_tracepoint]
+fn xbr_fdb_all(ctx: RawTracePointContext) -> i32 {
+    census::take(&ctx);
+    0
 }
 
 /// `nf_setsockopt` begins: legacy tables are about to be replaced, and from now on every frame goes to the bridge.

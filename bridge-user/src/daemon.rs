@@ -6,7 +6,7 @@ mod shadow;
 mod snapshot;
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya_log::EbpfLogger;
 use log::{info, warn};
@@ -31,8 +31,8 @@ const RENEW: Duration = Duration::from_millis(250);
 /// How often the policy that sends no events is looked for.
 const POLL: Duration = Duration::from_secs(1);
 
-/// So many batches of events may come between a question and its answer: more than one, as a batch is not all that waits.
-const CATCH_UP: usize = 16;
+/// How long a question may wait for events that come without a pause. The lease is not renewed meanwhile.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT; on return, nothing is attached any more.
 pub fn run(config: RunConfig) -> Result<(), Failure> {
@@ -77,10 +77,7 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
                 catch_up(&mut world, &mut events);
                 query.answer(world.snapshot());
             }
-            batch = events.next() => match batch {
-                Ok(batch) => world.note(&batch),
-                Err(error) => world.lost_track("netlink_error", &error),
-            },
+            heard = events.next() => world.hear(heard),
         }
         world.settle();
     }
@@ -100,12 +97,13 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
 
 /// Deals with what the kernel has announced up to now, so that an answer tells of a change that was made before the question.
 fn catch_up(world: &mut World, events: &mut Events) {
-    for _ in 0..CATCH_UP {
-        match events.there() {
-            Ok(batch) if batch.is_empty() => return,
-            Ok(batch) => world.note(&batch),
-            Err(error) => world.lost_track("netlink_error", &error),
+    let start = Instant::now();
+    while start.elapsed() < CATCH_UP {
+        let heard = events.there();
+        if matches!(&heard, Ok(batch) if batch.is_empty()) {
+            return;
         }
+        world.hear(heard);
         world.settle();
     }
 }

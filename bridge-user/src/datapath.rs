@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod census;
 pub mod clsact;
 pub mod counters;
 pub mod guardian;

@@ -14,7 +14,7 @@ mod fdb;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod link;
-mod uapi;
+pub(crate) mod uapi;
 mod vlandb;
 mod wire;
 

@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 
 /// Where `ip netns` keeps its names.
@@ -45,6 +46,23 @@ impl Netns {
     /// The name, as `ip netns` shows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Hands lines to `ip` or `bridge`; an error if one of them fails.
+    pub fn batch(&self, tool: &str, lines: &[String]) -> Result<()> {
+        let text = lines.join("\n") + "\n";
+        let mut child = self.enter(|| {
+            Command::new(tool).args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        })??;
+        child.stdin.take().with_context(|| format!("{tool} has no input"))?.write_all(text.as_bytes())?;
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "{tool} -batch in {}: {}",
+            self.name,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
     }
 
     /// Runs `work` on a thread of its own inside the namespace and waits for it. Sockets opened there stay there.

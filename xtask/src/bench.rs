@@ -3,12 +3,12 @@
 mod coherence;
 pub(crate) mod instructions;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
-use crate::{lab::code, proc, setup, test::binaries};
+use crate::{lab::code, proc, setup, setup::kernel::Kernel, test::binaries, vm::Vm};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -30,6 +30,29 @@ enum What {
     Instructions(instructions::Args),
     /// How long after a change of the bridge frames still follow what was true before
     Coherence(coherence::Coherence),
+    /// What a large bridge costs the daemon: start, memory, a storm of events, a change among thousands of VLANs
+    #[command(disable_help_flag = true)]
+    Scale {
+        /// Kernel; VLANs need one with VLAN filtering
+        #[arg(long, value_enum, default_value = "running")]
+        kernel: Where,
+        /// Options; --help shows them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Where it is measured.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// The running kernel
+    Running,
+    /// A virtual machine with kernel 6.1
+    #[value(name = "6.1")]
+    V6_1,
+    /// A virtual machine with kernel 6.12
+    #[value(name = "6.12")]
+    V6_12,
 }
 
 /// Runs `cargo xtask bench`.
@@ -39,6 +62,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         What::Forward { words } => forward(words),
         What::Instructions(args) => instructions::main(args),
         What::Coherence(args) => coherence::main(args),
+        What::Scale { kernel, words } => {
+            let words: Vec<String> = std::iter::once("scale".to_owned()).chain(words.iter().cloned()).collect();
+            // A bridge VLAN takes some 400 bytes of the kernel's.
+            measure(*kernel, "6G", 120, &words)
+        }
     }
 }
 
@@ -46,6 +74,38 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 fn program(programs: &[(String, String)]) -> Result<&str> {
     let found = programs.iter().find(|(name, _)| name == "XBR_BENCH");
     Ok(found.context("the build left no xbr-bench")?.1.as_str())
+}
+
+/// Runs `xbr-bench` with these words, here or in a virtual machine with so much memory and time (minutes).
+fn measure(kernel: Where, memory: &str, minutes: u64, words: &[String]) -> Result<ExitCode> {
+    let programs = binaries::release()?;
+    let bench = program(&programs)?;
+    let kernel = match kernel {
+        Where::Running => None,
+        Where::V6_1 => Some(Kernel::V6_1),
+        Where::V6_12 => Some(Kernel::V6_12),
+    };
+    let Some(kernel) = kernel else {
+        let mut command = proc::as_root(bench, "the measurement")?;
+        let status = command.args(words).envs(programs.clone()).status();
+        return Ok(code(status.with_context(|| format!("cannot run {bench}"))?.code().unwrap_or(1)));
+    };
+    let vm = Vm {
+        kernel,
+        // Whoever sends has one for himself.
+        cpus: 2,
+        memory: memory.to_owned(),
+        timeout: Some(Duration::from_mins(minutes)),
+        tty: false,
+        counted: false,
+        out: None,
+        env: programs.clone(),
+    };
+    let command: Vec<String> =
+        std::iter::once(bench).chain(words.iter().map(String::as_str)).map(str::to_owned).collect();
+    let ended = vm.run(&proc::repo(), &command, std::io::stdout(), std::io::stderr())?;
+    ended.report();
+    Ok(code(ended.code))
 }
 
 fn forward(words: &[String]) -> Result<ExitCode> {

@@ -9,23 +9,17 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use super::nl::{Attributes, Netlink, push_attribute};
-use crate::model::IfIndex;
+use crate::{
+    model::IfIndex,
+    netlink::uapi::{
+        IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_TARGET_NETNSID, NETNSA_NSID,
+        NETNSA_PID, RTM_GETLINK, RTM_GETNSID, RTM_NEWLINK, RTM_NEWNSID,
+    },
+};
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWNSID: u16 = 88;
-const RTM_GETNSID: u16 = 90;
 /// `struct ifinfomsg` and `struct rtgenmsg` (with its padding) in bytes.
 const IFINFOMSG: usize = 16;
 const RTGENMSG: usize = 4;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINK: u16 = 5;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_TARGET_NETNSID: u16 = 46;
-const IFLA_INFO_KIND: u16 = 1;
-const NETNSA_NSID: u16 = 1;
-const NETNSA_PID: u16 = 2;
 /// Where there is no such folder, the kernel has no VLAN devices (`vlan_proc_init`).
 const VLANS: &str = "/proc/net/vlan";
 

@@ -15,23 +15,17 @@
 use std::io;
 
 use super::nl::{Attributes, Netlink, push_attribute};
-use crate::model::{FarEnd, IfIndex};
+use crate::{
+    model::{FarEnd, IfIndex},
+    netlink::uapi::{
+        IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_TARGET_NETNSID,
+        IFLA_XDP, IFLA_XDP_ATTACHED, IFLA_XDP_SKB_PROG_ID, RTM_GETLINK, RTM_NEWLINK,
+    },
+};
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
 /// `struct ifinfomsg` in bytes, and the offset of the index in it.
 const IFINFOMSG: usize = 16;
 const INDEX: usize = 4;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_LINK: u16 = 5;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_XDP: u16 = 43;
-const IFLA_TARGET_NETNSID: u16 = 46;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_XDP_ATTACHED: u16 = 2;
-const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 /// `RTEXT_FILTER_SKIP_STATS`.
 const SKIP_STATS: u32 = 1 << 3;
 

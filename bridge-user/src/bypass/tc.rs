@@ -9,12 +9,13 @@ use super::{
     nft::Side,
     nl::{Attributes, Netlink, malformed},
 };
-use crate::model::IfIndex;
-
-const RTM_NEWQDISC: u16 = 36;
-const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_GETTFILTER: u16 = 46;
+use crate::{
+    model::IfIndex,
+    netlink::uapi::{
+        RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER, TCA_ACT_KIND, TCA_BPF_ID, TCA_BPF_NAME, TCA_CHAIN,
+        TCA_KIND, TCA_OPTIONS,
+    },
+};
 
 /// `struct tcmsg` in bytes.
 const TCMSG: usize = 20;
@@ -30,13 +31,6 @@ const ROOT: u32 = 0;
 
 /// Kinds that the kernel sets up by itself: the default ones, and what a device with several queues has.
 const PLAIN: [&str; 5] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq"];
-
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_CHAIN: u16 = 11;
-const TCA_BPF_NAME: u16 = 7;
-const TCA_BPF_ID: u16 = 11;
-const TCA_ACT_KIND: u16 = 1;
 
 /// The part of a u32 handle that names a filter; the rest names its hash table.
 const U32_NODE: u32 = 0xfff;

@@ -21,15 +21,14 @@ use crate::{
     datapath::{Attachments, Programs, Sync, Tables, sync},
     error::{Exit, Failure},
     model::{FdbKey, IfIndex, Link, Model},
-    netlink::{Event, Events, Requests},
+    netlink::{self, Event, Events, Requests},
     plan::{self, Numbers, Plan},
     status::{GoneStatus, Snapshot},
 };
 
 /// How long, in nanoseconds, the programs believe the tables without hearing from the daemon.
 const LEASE: u64 = 1_500_000_000;
-/// More changed FDB entries than this at once are cheaper as a dump, if they are also more than a quarter of all: to ask for one
-/// costs some three times as much as to have one dumped.
+/// Fewer changed FDB entries than this at once are never a reason to ask for all.
 const MANY: usize = 2000;
 
 /// Every minute the whole FDB is asked for again: a dump goes on by count, so an entry that is deleted meanwhile can hide
@@ -163,8 +162,12 @@ impl World {
     }
 
     /// Marks what the events say is out of date.
-    pub(super) fn note(&mut self, batch: &[Event]) {
-        for event in batch {
+    pub(super) fn hear(&mut self, heard: netlink::Result<Vec<Event>>) {
+        let batch = match heard {
+            Ok(batch) => batch,
+            Err(error) => return self.lost_track("netlink_error", &error),
+        };
+        for event in &batch {
             match event {
                 Event::Link(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
                 Event::Fdb(key) => {
@@ -196,7 +199,7 @@ impl World {
     }
 
     /// Something went wrong on the way from the kernel: nothing is believed until all of it has been asked for again.
-    pub(super) fn lost_track(&mut self, cause: &str, error: &dyn std::error::Error) {
+    fn lost_track(&mut self, cause: &str, error: &dyn std::error::Error) {
         self.complain(&format!("{cause}: {error}; asking the kernel for everything again"));
         self.suspend(cause);
     }
@@ -327,7 +330,12 @@ impl World {
     /// stays cancelled.
     fn dump_fdb(&mut self) -> Result<(), Error> {
         let generations = self.tables.generations();
-        let dump = self.requests.fdb()?;
+        let Programs { census, ebpf, .. } = &mut self.programs;
+        let bridges = self.model.links.values().filter(|link| link.bridge.is_some()).map(|link| link.ifindex);
+        let dump = match census.take(ebpf, &bridges.collect::<Vec<_>>()) {
+            Some(dump) => dump,
+            None => self.requests.fdb()?,
+        };
         self.sync.fdb.replace(&mut self.tables, dump, &generations);
         self.sync.apply(&mut self.tables, &self.plan)?;
         self.announce_full_table();
@@ -336,7 +344,11 @@ impl World {
 
     fn refresh_fdb(&mut self) -> Result<(), Error> {
         let keys: Vec<FdbKey> = self.dirty.fdb.drain().collect();
-        if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY.max(self.sync.fdb.known() / 4) {
+        // Asking for one costs as much as four of netlink's dump, which goes through the list over and over (`br_fdb_dump`), or
+        // eight of a census.
+        let known = self.sync.fdb.known();
+        let dear = if self.programs.census.is_ready() { known / 8 } else { known / 4 + known * (known / 100_000) };
+        if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY.max(dear) {
             return self.dump_fdb();
         }
         let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();
@@ -446,7 +458,8 @@ impl World {
                 self.plan = plan;
             }
             if !self.plan.bridges.is_empty() {
-                self.programs.tracing.attach(&mut self.programs.ebpf, self.config.coherence);
+                let Programs { tracing, ebpf, census, .. } = &mut self.programs;
+                tracing.attach(ebpf, census, self.config.coherence);
             }
             if !self.attachments.attach_missing(&mut self.programs, &self.plan) {
                 break;

@@ -5,6 +5,7 @@
 //! offsets continue those of `vmlinux`. Whatever the bytes are, reading them ends, and without a panic.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -47,6 +48,9 @@ pub enum BtfError {
     /// No such structure or union is described.
     #[error("the kernel's BTF has no structure {0}")]
     NoStructure(String),
+    /// No such constant is described.
+    #[error("the kernel's BTF has no constant {0}")]
+    NoConstant(String),
     /// The structure has no such member.
     #[error("the kernel's BTF has no member {member} in {structure}")]
     NoMember {
@@ -122,6 +126,23 @@ impl Btf {
         outcome
     }
 
+    /// The size in bytes of a struct or union.
+    pub fn size(&self, structure: &str) -> Result<u32, BtfError> {
+        let sections = self.split.iter().chain([&self.base]);
+        let mut records = sections.flat_map(Section::records);
+        let size = records.find_map(|record| record.size().filter(|_| self.is_named(record.name, structure)));
+        size.ok_or_else(|| BtfError::NoStructure(structure.to_owned()))
+    }
+
+    /// All constants of the enumeration that `constant` belongs to, by their names.
+    pub fn enumeration(&self, constant: &str) -> Result<BTreeMap<String, u32>, BtfError> {
+        let sections = self.split.iter().chain([&self.base]);
+        let has_it = |record: &Record<'_>| record.enumerators().any(|(name, _)| self.is_named(name, constant));
+        let record = sections.flat_map(Section::records).find(has_it);
+        let record = record.ok_or_else(|| BtfError::NoConstant(constant.to_owned()))?;
+        Ok(record.enumerators().filter_map(|(name, value)| Some((self.text(name)?, value))).collect())
+    }
+
     /// Follows `path` from one type.
     fn descend(&self, start: Record<'_>, structure: &str, path: &[&str]) -> Result<u32, BtfError> {
         let mut at = start;
@@ -192,6 +213,14 @@ impl Btf {
             }
         }
         Err("a chain of typedefs has no end")
+    }
+
+    /// A string.
+    fn text(&self, at: u32) -> Option<String> {
+        let section = self.split.as_ref().filter(|split| at >= split.first_string).unwrap_or(&self.base);
+        let rest = section.strings(at)?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        Some(String::from_utf8_lossy(&rest[..end]).into_owned())
     }
 
     fn is_named(&self, name: u32, wanted: &str) -> bool {

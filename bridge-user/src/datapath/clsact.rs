@@ -14,7 +14,10 @@ use netlink_packet_route::{
 };
 
 use self::rtnl::{Attributes, Rtnl};
-use crate::model::IfIndex;
+use crate::{
+    model::IfIndex,
+    netlink::uapi::{RTM_NEWQDISC, RTM_NEWTFILTER, TCA_BPF_ID, TCA_BPF_NAME, TCA_CHAIN, TCA_KIND, TCA_OPTIONS},
+};
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -31,14 +34,6 @@ const PARENT: TcHandle = TcHandle::CLSACT;
 /// The parents of the filters on either side of clsact.
 const INGRESS_SIDE: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
 const EGRESS_SIDE: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_EGRESS };
-
-const RTM_NEWQDISC: u16 = 36;
-const RTM_NEWTFILTER: u16 = 44;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_CHAIN: u16 = 11;
-const TCA_BPF_NAME: u16 = 7;
-const TCA_BPF_ID: u16 = 11;
 
 /// The names of xbr's programs begin with this.
 const OWN_NAME: &str = "xbr_";

@@ -12,7 +12,7 @@ use aya_log::EbpfLogger;
 use bridge_common::flow::FLOWS;
 use log::debug;
 
-use super::{shadow::FLIGHTS, tables::FdbShape, tracing::Tracing};
+use super::{census::Census, shadow::FLIGHTS, tables::FdbShape, tracing::Tracing};
 use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
@@ -34,6 +34,8 @@ pub struct Programs {
     pub tcx: bool,
     /// What is attached to hear of the kernel's changes while they happen.
     pub tracing: Tracing,
+    /// Reads whole FDBs.
+    pub census: Census,
     /// The tc programs in use.
     pub entries: Entries,
     /// What the programs log, until somebody takes it to read it.
@@ -95,6 +97,7 @@ impl Programs {
         loader.override_global("XBR_FDB_FIRST", &fdb.placing.multipliers[0], true);
         loader.override_global("XBR_FDB_SECOND", &fdb.placing.multipliers[1], true);
         loader.override_global("XBR_FDB_SHIFT", &fdb.placing.shift, true);
+        loader.map_max_entries("xbr_census", fdb.entries + 1);
         loader.map_max_entries("xbr_flows", flow_cells());
         let sample = match entries {
             Entries::Fast => 1,
@@ -125,11 +128,12 @@ impl Programs {
             tails.push(arm(&mut ebpf, "xbr_xdp_next", &[(XDP_FULL, 0)])?);
         }
         let tracing = Tracing::load(&mut ebpf)?;
+        let census = Census::load(&mut ebpf, fdb.entries)?;
         if !tcx {
             tails.push(arm_stubs(&mut ebpf, entries)?);
         }
         let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
-        Ok(Self { ebpf, fdb, tcx, tracing, entries, logger: Some(logger), _tails: tails })
+        Ok(Self { ebpf, fdb, tcx, tracing, census, entries, logger: Some(logger), _tails: tails })
     }
 
     /// What is attached to the ingress of ports (0), and in shadow mode to their egress (1) and to bridges (2): the
@@ -269,5 +273,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         debug!("{text}");
         lines.drain(1..lines.len() - 7);
     }
-    lines.join("; ")
+    // A kernel that refuses a program before the verifier has looked at it has no log.
+    lines.join("; ").trim_end_matches(". Verifier output:").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::chain;
+
+    #[test]
+    fn a_refusal_is_one_line() {
+        let said = |text: &str| chain(&Error::other(text));
+        assert_eq!(said("it returned EINVAL. Verifier output: "), "it returned EINVAL");
+        assert_eq!(
+            said("it returned EACCES. Verifier output: 0: r0\n  1: r1\n"),
+            "it returned EACCES. Verifier output: 0: r0; 1: r1"
+        );
+        let long: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(said(&long.join("\n")), "0; 93; 94; 95; 96; 97; 98; 99");
+    }
 }

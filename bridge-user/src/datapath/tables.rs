@@ -1,6 +1,6 @@
 //! Typed handles of the BPF maps. One method per write, so that [`super::sync`] reads as the order of writes.
 
-mod cells;
+pub(super) mod cells;
 mod fdb;
 
 use aya::{

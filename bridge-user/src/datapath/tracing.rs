@@ -14,6 +14,7 @@ use log::{info, warn};
 
 use super::{
     btf::Btf,
+    census::Census,
     load::{chain, refused},
 };
 use crate::{
@@ -78,12 +79,12 @@ impl Tracing {
     }
 
     /// Attaches what is not attached yet. The tracepoints exist only while the bridge module is loaded.
-    pub fn attach(&mut self, ebpf: &mut Ebpf, coherence: Coherence) {
+    pub fn attach(&mut self, ebpf: &mut Ebpf, census: &mut Census, coherence: Coherence) {
         if coherence == Coherence::Netlink {
             return;
         }
         if !self.fdb {
-            self.attach_tracepoints(ebpf);
+            self.attach_tracepoints(ebpf, census);
         }
         if self.fdb && self.rules.is_none() {
             let attached = attach_rules(ebpf);
@@ -94,8 +95,8 @@ impl Tracing {
         }
     }
 
-    fn attach_tracepoints(&mut self, ebpf: &mut Ebpf) {
-        let attached = write_layout(ebpf).and_then(|()| {
+    fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, census: &mut Census) {
+        let attached = write_layout(ebpf, census).and_then(|()| {
             TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| {
                 Ok(raw_tracepoint(ebpf, program)?.attach(tracepoint).map(drop)?)
             })
@@ -126,16 +127,17 @@ fn attach_rules(ebpf: &mut Ebpf) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn write_layout(ebpf: &mut Ebpf) -> Result<(), Box<dyn std::error::Error>> {
-    let layout = read_layout()?;
+fn write_layout(ebpf: &mut Ebpf, census: &mut Census) -> Result<(), Box<dyn std::error::Error>> {
+    let btf = Btf::load("bridge")?;
+    census.prepare(ebpf, &btf);
+    let layout = read_layout(&btf)?;
     let map = ebpf.map_mut("xbr_layout").ok_or("the embedded BPF object has no map xbr_layout")?;
     Array::<_, KernelLayout>::try_from(map)?.set(0, layout, 0)?;
     Ok(())
 }
 
 /// Where this kernel keeps what the programs read.
-fn read_layout() -> Result<KernelLayout, Box<dyn std::error::Error>> {
-    let btf = Btf::load("bridge")?;
+fn read_layout(btf: &Btf) -> Result<KernelLayout, Box<dyn std::error::Error>> {
     Ok(KernelLayout {
         entry_addr: btf.member_offset("net_bridge_fdb_entry", &["key", "addr"])?,
         entry_vlan: btf.member_offset("net_bridge_fdb_entry", &["key", "vlan_id"])?,

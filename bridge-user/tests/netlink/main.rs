@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic as well")]
 
+mod census;
 mod events;
 mod lab;
 mod state;

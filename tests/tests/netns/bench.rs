@@ -1,10 +1,13 @@
-//! The rig of `cargo xtask bench forward`: that it gives figures, never which.
+//! The rigs of `cargo xtask bench forward` and `scale`: that they give figures, never which.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use xbr_tests::{probe::Need, xbr};
+use xbr_tests::{
+    probe::{self, Need},
+    xbr,
+};
 
 use super::{Test, alone};
 
@@ -12,16 +15,22 @@ pub(crate) const TESTS: &[Test] = &[
     alone("bench::every_contender_has_a_figure", every_contender_has_a_figure, &[Need::Tcx, Need::Tun, Need::Macvlan]),
     alone("bench::a_contender_that_loses_frames_is_refused", one_that_loses_frames_is_refused, &[Need::Tcx]),
     alone("bench::bad_input_is_one_line", bad_input_is_one_line, &[]),
+    alone("bench::a_large_bridge_has_its_figures", a_large_bridge_has_its_figures, &[Need::Tcx]),
 ];
 
-/// Runs `xbr-bench forward ARGS`, which `cargo xtask test` has built; standard output, standard error, success.
+/// Runs `xbr-bench forward ARGS`.
 fn bench(args: &[&str]) -> Result<(String, String, bool)> {
+    program(&[&["forward"], args].concat())
+}
+
+/// Runs `xbr-bench ARGS`, which `cargo xtask test` has built; standard output, standard error, success.
+fn program(args: &[&str]) -> Result<(String, String, bool)> {
     let program = match std::env::var_os("XBR_BENCH") {
         Some(path) => path.into(),
         None => xbr::binary()?.with_file_name("xbr-bench"),
     };
     let mut command = Command::new(&program);
-    command.arg("forward").args(args).env("XBR_BIN", xbr::binary()?).stdin(Stdio::null());
+    command.args(args).env("XBR_BIN", xbr::binary()?).stdin(Stdio::null());
     let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((text(&output.stdout), text(&output.stderr), output.status.success()))
@@ -89,5 +98,28 @@ fn bad_input_is_one_line() -> Result<()> {
         ensure!(!success && out.is_empty(), "{args:?}: {out}");
         ensure!(words.iter().all(|word| err.contains(word)), "{args:?}: {err}");
     }
+    Ok(())
+}
+
+fn a_large_bridge_has_its_figures() -> Result<()> {
+    let args = ["scale", "--addresses", "3000", "--events", "2000", "--rate", "10000", "--ports", "3", "--json"];
+    let (out, err, success) = program(&args)?;
+    ensure!(success, "{err}");
+    let figures: Value = serde_json::from_str(&out).with_context(|| out.clone())?;
+    let figure = |what: &str| {
+        let found = figures.as_array().into_iter().flatten().find(|figure| figure["what"] == what);
+        found.and_then(|figure| figure["value"].as_f64()).with_context(|| format!("no figure {what:?}: {out}"))
+    };
+    // Whether xbr has them all, the program says itself.
+    ensure!(figure("addresses that the bridge knows")? >= 3000.0, "{out}");
+    ensure!(figure("addresses learnt")? > 0.0, "{out}");
+    for what in ["start until all of them are in the table", "memory of its own (RssAnon)", "processor for an event"] {
+        ensure!(figure(what)? > 0.0, "{out}");
+    }
+    if probe::vlan_filtering() {
+        ensure!(figure("start with 4,094 VLANs on each port")? > 0.0, "{out}");
+    }
+    let (out, err, success) = program(&["scale", "--addresses", "0"])?;
+    ensure!(!success && out.is_empty() && err.contains("--addresses"), "{err}{out}");
     Ok(())
 }

@@ -1,24 +1,10 @@
 //! `cargo xtask bench coherence`: how long frames follow what the bridge has changed.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::program;
-use crate::{lab::code, proc, setup::kernel::Kernel, test::binaries, vm::Vm};
-
-/// Where it is measured.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Where {
-    /// The running kernel
-    Running,
-    /// A virtual machine with kernel 6.1
-    #[value(name = "6.1")]
-    V6_1,
-    /// A virtual machine with kernel 6.12
-    #[value(name = "6.12")]
-    V6_12,
-}
+use super::{Where, measure};
 
 /// Arguments of `cargo xtask bench coherence`. Kinds and modes are checked by the program that measures.
 #[derive(clap::Args)]
@@ -48,34 +34,7 @@ pub(super) struct Coherence {
 
 /// Runs `cargo xtask bench coherence`.
 pub(super) fn main(args: &Coherence) -> Result<ExitCode> {
-    let programs = binaries::release()?;
-    let bench = program(&programs)?;
-    let words = args.words();
-    let kernel = match args.kernel {
-        Where::Running => None,
-        Where::V6_1 => Some(Kernel::V6_1),
-        Where::V6_12 => Some(Kernel::V6_12),
-    };
-    let Some(kernel) = kernel else {
-        let mut command = proc::as_root(bench, "the measurement")?;
-        let status = command.args(&words).envs(programs.clone()).status();
-        return Ok(code(status.with_context(|| format!("cannot run {bench}"))?.code().unwrap_or(1)));
-    };
-    let vm = Vm {
-        kernel,
-        // The sender has one for itself.
-        cpus: 2,
-        memory: "2G".to_owned(),
-        timeout: Some(Duration::from_mins(args.minutes)),
-        tty: false,
-        counted: false,
-        out: None,
-        env: programs.clone(),
-    };
-    let words: Vec<String> = std::iter::once(bench.to_owned()).chain(words).collect();
-    let ended = vm.run(&proc::repo(), &words, std::io::stdout(), std::io::stderr())?;
-    ended.report();
-    Ok(code(ended.code))
+    measure(args.kernel, "2G", args.minutes, &args.words())
 }
 
 impl Coherence {

@@ -10,6 +10,7 @@ const MEMBER: usize = 12;
 
 pub(super) const KIND_STRUCT: u32 = 4;
 pub(super) const KIND_UNION: u32 = 5;
+pub(super) const KIND_ENUM: u32 = 6;
 pub(super) const KIND_TYPEDEF: u32 = 8;
 pub(super) const KIND_VOLATILE: u32 = 9;
 pub(super) const KIND_CONST: u32 = 10;
@@ -58,6 +59,18 @@ impl<'a> Record<'a> {
         matches!(self.kind(), KIND_STRUCT | KIND_UNION)
     }
 
+    /// The size in bytes of a structure or union.
+    pub(super) fn size(&self) -> Option<u32> {
+        self.is_composite().then_some(self.size_or_type)
+    }
+
+    /// The constants of an enumeration of 32 bits, each after its name's offset.
+    pub(super) fn enumerators(self) -> impl Iterator<Item = (u32, u32)> {
+        let extra = if self.kind() == KIND_ENUM { self.extra } else { &[] };
+        let (constants, _) = extra.as_chunks::<8>();
+        constants.iter().filter_map(|raw| Some((u32_at(raw, 0)?, u32_at(raw, 4)?)))
+    }
+
     /// The length in bytes of what follows `struct btf_type`; `None` if the kind is unknown.
     fn extra_len(&self) -> Option<usize> {
         let count = to_usize(self.info & 0xffff);
@@ -70,7 +83,7 @@ impl<'a> Record<'a> {
             3 => 12,
             KIND_STRUCT | KIND_UNION => count * MEMBER,
             // Enumeration, function prototype.
-            6 | 13 => count * 8,
+            KIND_ENUM | 13 => count * 8,
             // Data section, 64-bit enumeration.
             15 | 19 => count * 12,
             _ => return None,

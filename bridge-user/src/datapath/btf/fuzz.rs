@@ -27,4 +27,10 @@ pub fn read(bytes: &[u8]) {
             Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
         }
     }
+    for name in ["net_device", "entry", "BR_FDB_LOCAL", "RED"] {
+        drop(btf.size(name));
+        if let Ok(constants) = btf.enumeration(name) {
+            assert!(constants.contains_key(name), "{constants:?}");
+        }
+    }
 }

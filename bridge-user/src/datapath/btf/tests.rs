@@ -3,7 +3,7 @@
 use std::{process::Command, time::Instant};
 
 use super::{
-    format::{BTF_MAGIC, BTF_VERSION, KIND_CONST, KIND_STRUCT, KIND_TYPEDEF, KIND_UNION, KIND_VOLATILE},
+    format::{BTF_MAGIC, BTF_VERSION, KIND_CONST, KIND_ENUM, KIND_STRUCT, KIND_TYPEDEF, KIND_UNION, KIND_VOLATILE},
     *,
 };
 
@@ -154,6 +154,26 @@ fn an_offset_that_is_no_whole_byte_is_a_bit_field() {
     let btf = alone(builder.bytes());
     assert_eq!(error(&btf, "odd", &["bit"]), "odd.bit is a bit field in the kernel's BTF");
     assert_eq!(btf.member_offset("odd", &["far"]).unwrap(), (u32::MAX - 7) / 8);
+}
+
+#[test]
+fn sizes_and_constants() {
+    let mut builder = Builder::base();
+    let word = builder.int("word");
+    builder.composite(KIND_STRUCT, "entry", false, &[("first", word, 0)]);
+    for constants in [&[("RED", 3), ("GREEN", 5)][..], &[("BLUE", 9)]] {
+        builder.record("", KIND_ENUM << 24 | u32::try_from(constants.len()).unwrap(), 4);
+        for (name, value) in constants {
+            let name = builder.text(name);
+            builder.words(&[name, *value]);
+        }
+    }
+    let btf = alone(builder.bytes());
+    assert_eq!(btf.size("entry").unwrap(), 64);
+    assert_eq!(btf.size("word").unwrap_err().to_string(), "the kernel's BTF has no structure word");
+    let wanted = BTreeMap::from([("RED".to_owned(), 3), ("GREEN".to_owned(), 5)]);
+    assert_eq!(btf.enumeration("GREEN").unwrap(), wanted);
+    assert_eq!(btf.enumeration("GREE").unwrap_err().to_string(), "the kernel's BTF has no constant GREE");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use crate::error::{Exit, Failure};
 
 /// The cells of one map.
-pub(super) struct Cells<T> {
+pub(in crate::datapath) struct Cells<T> {
     first: NonNull<T>,
     count: u32,
     length: NonZeroUsize,
@@ -27,7 +27,7 @@ unsafe impl<T> Send for Cells<T> {}
 impl<T: Copy> Cells<T> {
     /// Takes the array `name`, made with `BPF_F_MMAPABLE` and of `count` values of type `T`, out of the object. The
     /// mapping keeps the map alive.
-    pub(super) fn map(ebpf: &mut Ebpf, name: &str, count: u32) -> Result<Self, Failure> {
+    pub(in crate::datapath) fn map(ebpf: &mut Ebpf, name: &str, count: u32) -> Result<Self, Failure> {
         const { assert!(size_of::<T>().is_multiple_of(8), "the kernel pads values to eight bytes") };
         let failed =
             |why: &str| Failure::new(Exit::Kernel, format!("cannot map the BPF map {name} into memory: {why}"));
@@ -40,7 +40,7 @@ impl<T: Copy> Cells<T> {
     }
 
     /// The value of a cell. Of a value that is longer than a word, each word is of its own moment.
-    pub(super) fn read(&self, cell: u32) -> T {
+    pub(in crate::datapath) fn read(&self, cell: u32) -> T {
         assert!(cell < self.count);
         // SAFETY: in bounds of the mapping; volatile, as the programs write meanwhile.
         unsafe { self.first.add(cell as usize).read_volatile() }

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod coherence;
 mod forward;
 mod instructions;
+mod scale;
 
 /// Measurements on bridges in network namespaces.
 #[derive(Parser)]
@@ -24,6 +25,8 @@ enum Verb {
     Forward(forward::Args),
     /// Instructions per frame, in a virtual machine whose clock counts them
     Instructions(instructions::Args),
+    /// What a large bridge costs the daemon: start, memory, a storm of events, a change among thousands of VLANs
+    Scale(scale::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Coherence(args) => coherence::run(args).map(|()| ExitCode::SUCCESS),
         Verb::Forward(args) => forward::run(args),
         Verb::Instructions(args) => instructions::run(args),
+        Verb::Scale(args) => scale::run(args),
     };
     match result {
         Ok(code) => code,

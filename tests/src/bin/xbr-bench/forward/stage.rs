@@ -7,10 +7,9 @@
 
 use std::{
     fs::File,
-    io::Write as _,
     net::Ipv4Addr,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -151,7 +150,7 @@ impl Stage {
                 lines.push(format!("link set {port} master br0 up"));
             }
         }
-        batch(self.host(), &lines)?;
+        self.host().batch("ip", &lines)?;
         self.ends_up()?;
         wait::until("all ports forwarding", Duration::from_secs(30), || {
             let shown = self.host().json("bridge -j link show")?;
@@ -177,7 +176,7 @@ impl Stage {
         lines.push(format!("link add link {IN} name m2 address {} type macvlan mode bridge", mac(target(0))));
         lines.push(format!("link set m2 netns {target_space} name eth0"));
         lines.push(format!("link set {IN} up"));
-        batch(self.host(), &lines)?;
+        self.host().batch("ip", &lines)?;
         self.ends_up()?;
         // Its queue begins to send when the kernel has noticed the carrier, up to a second late.
         wait::until("macvlan up", Duration::from_secs(5), || {
@@ -193,7 +192,7 @@ impl Stage {
             return Ok(());
         }
         let lines: Vec<String> = (0..self.outs()).map(|number| format!("link set eth{number} up")).collect();
-        batch(&self.target, &lines)?;
+        self.target.batch("ip", &lines)?;
         if matches!(self.work, Work::Frames(_)) && self.outs() == 1 {
             // Frames that XDP sends to a veth are lost unless NAPI runs at its other end. macvlan has no GRO of its own.
             drop(self.target.output("ethtool -K eth0 gro on")?);
@@ -263,20 +262,4 @@ impl Stage {
         let frame = Frame::udp(SOURCE, target(0), SOURCE_IP, TARGET_IP, PORT, frames.len - 42);
         if frames.vlans == Vlans::Pop { frame.tag(Tag::q(VLAN)) } else { frame }.bytes()
     }
-}
-
-/// Runs lines of `ip` in one go.
-fn batch(space: &Netns, lines: &[String]) -> Result<()> {
-    let text = lines.join("\n") + "\n";
-    let mut child = space
-        .enter(|| Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn())??;
-    child.stdin.take().context("ip has no input")?.write_all(text.as_bytes())?;
-    let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "ip -batch in {}: {}",
-        space.name(),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }
