@@ -14,6 +14,7 @@ pub mod leak;
 pub mod measure;
 pub mod net;
 pub mod netns;
+pub mod ovs;
 pub mod packet;
 pub mod probe;
 pub mod rtnl;

@@ -4,7 +4,7 @@ use std::{fmt, fs, sync::OnceLock};
 
 use anyhow::Result;
 
-use crate::{bpf::foreign, netns::Netns};
+use crate::{bpf::foreign, netns::Netns, ovs};
 
 /// Something that a test needs of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum Need {
     Bond,
     /// vxlan devices.
     Vxlan,
+    /// The module and tool of the Open vSwitch kernel datapath.
+    OpenVswitch,
     /// A kernel of this version or later.
     Kernel(u32, u32),
 }
@@ -68,6 +70,9 @@ impl Need {
         if let Need::Kernel(major, minor) = self {
             return kernel().is_some_and(|version| version >= (major, minor));
         }
+        if self == Need::OpenVswitch {
+            return ovs::there();
+        }
         let met = MET.get_or_init(|| probe_all().unwrap_or_else(|_error| vec![false; Need::ALL.len()]));
         Need::ALL.iter().position(|need| *need == self).is_some_and(|index| met[index])
     }
@@ -92,6 +97,7 @@ impl fmt::Display for Need {
             Need::Police => "the kernel has no police action",
             Need::Bond => "the kernel has no bond devices",
             Need::Vxlan => "the kernel has no vxlan devices",
+            Need::OpenVswitch => "no module openvswitch, or no ovs-dpctl",
         };
         formatter.write_str(text)
     }
@@ -146,7 +152,7 @@ fn probe_all() -> Result<Vec<bool>> {
             Need::Bond => can("ip link add bond9 type bond"),
             Need::Vxlan => can("ip link add vxlan9 type vxlan id 9 dstport 4789 local 127.0.0.1"),
             // Asked for without a probe.
-            Need::Kernel(..) => false,
+            Need::Kernel(..) | Need::OpenVswitch => false,
         })
         .collect())
 }

@@ -5,6 +5,7 @@ pub(crate) mod apt;
 pub(crate) mod ebpf;
 pub(crate) mod kernel;
 mod linker;
+pub(crate) mod ovs;
 pub(crate) mod suite;
 pub(crate) mod tools;
 

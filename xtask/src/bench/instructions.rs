@@ -29,7 +29,8 @@ pub(super) struct Args {
 
 /// Runs `cargo xtask bench instructions`.
 pub(super) fn main(args: &Args) -> Result<ExitCode> {
-    let programs = binaries::release()?;
+    let mut programs = binaries::release()?;
+    programs.extend(setup::ovs::variable());
     let vm = machine(args.kernel, &programs, Duration::from_mins(args.minutes));
     let words: Vec<String> = [program(&programs)?, "instructions"]
         .map(str::to_owned)

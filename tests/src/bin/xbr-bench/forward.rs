@@ -16,6 +16,7 @@ pub(crate) mod case;
 pub(crate) mod contender;
 pub(crate) mod frames;
 mod load;
+mod ovs;
 mod plot;
 mod processor;
 pub(crate) mod report;
@@ -162,14 +163,14 @@ impl Args {
     /// All rounds of one case.
     fn case(&self, case: Case, processor: Processor, skipped: &mut Vec<String>) -> Result<Table> {
         let contenders = self.contenders(&case, skipped);
-        let mut stages: BTreeMap<bool, (Sink, Stage)> = BTreeMap::new();
+        let mut stages: BTreeMap<Middle, (Sink, Stage)> = BTreeMap::new();
         let name = |contender: &Contender| Row { contender: contender.name().to_owned(), ..Row::default() };
         let mut rows: Vec<Row> = contenders.iter().map(name).collect();
         for round in 1..=self.rounds {
             for (contender, row) in contenders.iter().zip(&mut rows).filter(|(_, row)| row.refused.is_none()) {
                 ensure!(!processor::stopped(), "interrupted");
                 let middle = contender.middle();
-                let (sink, stage) = match stages.entry(middle == Middle::Bridge) {
+                let (sink, stage) = match stages.entry(middle) {
                     std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                     std::collections::btree_map::Entry::Vacant(entry) => {
                         let stage = Stage::new(case.work, middle, Some(processor))

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use xbr_tests::{
     bpf::generator::{Generator, Vary},
-    probe,
+    probe::{self, Need},
 };
 
 use crate::forward::{
@@ -48,22 +48,22 @@ pub(crate) struct Args {
 
 /// All cases.
 fn cases() -> Vec<Case> {
-    use Kind::{Bridge, Macvlan, Peer, Tc, Xbr, XbrPeer, Xdp};
+    use Kind::{Bridge, Macvlan, Ovs, Peer, Tc, Xbr, XbrPeer, Xdp};
     let veth = |vlans| Work::Frames(Frames { vlans, ..Frames::to(End::Drop) });
     let udp = |vlans| Work::Udp(18, vlans);
     let case =
         |name: &str, work, contenders: &[Kind]| Case { name: name.to_owned(), work, contenders: contenders.to_vec() };
     vec![
-        case("xdp-veth", veth(Vlans::None), &[Bridge, Tc, Xdp, Xbr]),
-        case("xdp-container", Work::Frames(Frames::to(End::Stack)), &[Bridge, Tc, Peer, Xdp, Macvlan, Xbr]),
-        case("udp", udp(Vlans::None), &[Bridge, Tc, Peer, Macvlan, Xbr]),
+        case("xdp-veth", veth(Vlans::None), &[Bridge, Ovs, Tc, Xdp, Xbr]),
+        case("xdp-container", Work::Frames(Frames::to(End::Stack)), &[Bridge, Ovs, Tc, Peer, Xdp, Macvlan, Xbr]),
+        case("udp", udp(Vlans::None), &[Bridge, Ovs, Tc, Peer, Macvlan, Xbr]),
         case("udp-peer", udp(Vlans::None), &[Bridge, Peer, XbrPeer]),
-        case("xdp-access", veth(Vlans::Access), &[Bridge, Xbr]),
-        case("xdp-push", veth(Vlans::Push), &[Bridge, Xbr]),
-        case("xdp-pop", veth(Vlans::Pop), &[Bridge, Xbr]),
-        case("udp-access", udp(Vlans::Access), &[Bridge, Xbr]),
-        case("udp-push", udp(Vlans::Push), &[Bridge, Xbr]),
-        case("udp-pop", udp(Vlans::Pop), &[Bridge, Xbr]),
+        case("xdp-access", veth(Vlans::Access), &[Bridge, Ovs, Xbr]),
+        case("xdp-push", veth(Vlans::Push), &[Bridge, Ovs, Xbr]),
+        case("xdp-pop", veth(Vlans::Pop), &[Bridge, Ovs, Xbr]),
+        case("udp-access", udp(Vlans::Access), &[Bridge, Ovs, Xbr]),
+        case("udp-push", udp(Vlans::Push), &[Bridge, Ovs, Xbr]),
+        case("udp-pop", udp(Vlans::Pop), &[Bridge, Ovs, Xbr]),
     ]
 }
 
@@ -140,6 +140,14 @@ impl Args {
             (false, []) => true,
             (false, only) => only.contains(kind),
         };
+        let can = |kind: &&Kind| {
+            // The probe of all needs loads br_netfilter, which every bridge would pay for from then on.
+            let there = kind.needs() != Some(Need::OpenVswitch) || Need::OpenVswitch.met();
+            if !there {
+                eprintln!("skipped: {}, {}: {}", case.name, kind.name(), Need::OpenVswitch);
+            }
+            there
+        };
         let mut bridge = None;
         let floor = slope(Kind::Floor, case, &mut bridge)?;
         let net = |kind: Kind, bridge: &mut Option<Place>| {
@@ -150,7 +158,13 @@ impl Args {
                 max: gross.max - floor.median,
             })
         };
-        Ok(case.contenders.iter().filter(asked).map(|kind| (kind.name(), net(*kind, &mut bridge))).collect())
+        Ok(case
+            .contenders
+            .iter()
+            .filter(asked)
+            .filter(can)
+            .map(|kind| (kind.name(), net(*kind, &mut bridge)))
+            .collect())
     }
 }
 
@@ -167,7 +181,7 @@ fn slope(kind: Kind, case: &Case, bridge: &mut Option<Place>) -> Result<Figure> 
     let place = match (contender.middle(), &mut *bridge) {
         (Middle::Bridge, Some(place)) => place,
         (Middle::Bridge, empty) => empty.insert(build(Middle::Bridge)?),
-        (Middle::Macvlan, _) => own.insert(build(Middle::Macvlan)?),
+        (other, _) => own.insert(build(other)?),
     };
     let (sink, stage) = (&place.0, &place.1);
     stage.teach()?;

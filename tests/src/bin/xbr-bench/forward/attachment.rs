@@ -84,6 +84,7 @@ impl Attachment {
                 Kind::Floor
                 | Kind::Bridge
                 | Kind::Macvlan
+                | Kind::Ovs
                 | Kind::Xbr
                 | Kind::XbrTc
                 | Kind::XbrPeer
@@ -114,6 +115,7 @@ impl Attachment {
             | Kind::Xdp
             | Kind::Peer
             | Kind::Macvlan
+            | Kind::Ovs
             | Kind::EmptyTcx
             | Kind::EmptyXdp => {}
         }

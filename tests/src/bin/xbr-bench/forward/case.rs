@@ -98,13 +98,13 @@ impl Case {
     /// All of them, the most telling ones first.
     pub(crate) fn all() -> Vec<Self> {
         use Kind::{
-            BrNetfilter, Bridge, EmptyTcx, EmptyXdp, Floor, Macvlan, Peer, Rules, Tc, Xbr, XbrPeer, XbrTc, Xdp,
+            BrNetfilter, Bridge, EmptyTcx, EmptyXdp, Floor, Macvlan, Ovs, Peer, Rules, Tc, Xbr, XbrPeer, XbrTc, Xdp,
         };
         let drop = Frames::to(End::Drop);
         let frames = |frames: Frames| Work::Frames(frames);
-        let nic = [Bridge, Tc, Xdp, XbrTc, Xbr, Floor];
+        let nic = [Bridge, Ovs, Tc, Xdp, XbrTc, Xbr, Floor];
         let tap = [Bridge, Tc, Xdp, XbrTc, Xbr];
-        let container = [Bridge, Tc, Peer, Xdp, Macvlan, Xbr, XbrPeer];
+        let container = [Bridge, Ovs, Tc, Peer, Xdp, Macvlan, Xbr, XbrPeer];
         let streams = [Bridge, Tc, Peer, Macvlan, Xbr, XbrPeer];
         let table = [Bridge, Tc, Xdp, Xbr];
         let mut cases = vec![

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Peer,
     /// macvlan in place of the bridge
     Macvlan,
+    /// The Open vSwitch kernel datapath in place of the bridge
+    Ovs,
     /// xbr, with XDP where frames come in as from a NIC
     Xbr,
     /// xbr with tc alone
@@ -65,6 +67,7 @@ impl Kind {
             Self::Xdp => "bare XDP",
             Self::Peer => "redirect_peer",
             Self::Macvlan => "macvlan",
+            Self::Ovs => "OVS datapath",
             Self::Xbr => "xbr",
             Self::XbrTc => "xbr (tc)",
             Self::XbrPeer => "xbr --redirect-peer",
@@ -80,6 +83,7 @@ impl Kind {
         match self {
             Self::Tc | Self::Peer | Self::XbrPeer | Self::EmptyTcx | Self::EmptyXdp => Some(Need::Tcx),
             Self::Macvlan => Some(Need::Macvlan),
+            Self::Ovs => Some(Need::OpenVswitch),
             Self::BrNetfilter | Self::Rules => Some(Need::BrNetfilter),
             Self::Floor | Self::Bridge | Self::Xdp | Self::Xbr | Self::XbrTc => None,
         }
@@ -97,7 +101,11 @@ impl Contender {
 
     /// The stage that it needs.
     pub(crate) fn middle(&self) -> Middle {
-        if *self == Self::Own(Kind::Macvlan) { Middle::Macvlan } else { Middle::Bridge }
+        match self {
+            Self::Own(Kind::Macvlan) => Middle::Macvlan,
+            Self::Own(Kind::Ovs) => Middle::Ovs,
+            Self::Own(_) | Self::Foreign { .. } => Middle::Bridge,
+        }
     }
 
     /// Puts it in place; a floor counts in the sink.

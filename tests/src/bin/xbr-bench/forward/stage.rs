@@ -53,12 +53,14 @@ pub(crate) fn out(number: u32) -> String {
 }
 
 /// Who connects the two ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Middle {
     /// A bridge with a veth or tap for each.
     Bridge,
     /// macvlan devices on [`IN`].
     Macvlan,
+    /// The Open vSwitch kernel datapath, with the bridge's ports.
+    Ovs,
 }
 
 /// Everything that a case runs on. Fields are dropped in this order.
@@ -88,11 +90,13 @@ impl Stage {
         let known: Vec<i32> = kernel_threads(&format!("napi/{IN}-"))?;
         stage.quiet_netfilter()?;
         match middle {
-            Middle::Bridge => stage.bridge(processor.is_none())?,
+            Middle::Bridge | Middle::Ovs => stage.bridge(processor.is_none())?,
             Middle::Macvlan => stage.macvlan()?,
         }
-        if middle == Middle::Bridge {
-            stage.vlans()?;
+        match middle {
+            Middle::Bridge => stage.vlans()?,
+            Middle::Macvlan => {}
+            Middle::Ovs => stage.ovs()?,
         }
         if let Work::Frames(_) = work {
             stage.host().cmd(&format!("ethtool -K {IN} gro on"))?;
