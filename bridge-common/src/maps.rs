@@ -14,10 +14,6 @@ pub const MAX_PORTS: u32 = 1024;
 pub const MAX_FIDS: u32 = 1 << 16;
 /// VLAN counter cells. Cell 0 collects what has none of its own.
 pub const MAX_VLAN_CELLS: u32 = 16384;
-/// log2 of the number of generation cells.
-pub const GENERATION_BITS: u32 = 14;
-/// Generation cells, each shared by the addresses that hash to it.
-pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
 /// Trust cells, see [`Trust`]: one per slot, then one per bridge ([`bridge_cell`]).
 pub const TRUST_CELLS: u32 = MAX_PORTS + BLOCKS + VLANS as u32;
 /// Blocks of fids, one for each VLAN-aware bridge.
@@ -196,12 +192,38 @@ pub mod fdb_flags {
     pub const STATIC: u16 = 1 << 3;
 }
 
-/// The generation cell of an address: changed by whatever cancels an entry in the kernel; an entry counts only while its
-/// generation is the lower half of the cell's. `vid` is the kernel's (0 on a VLAN-unaware bridge), as the tracepoints know no fid.
-#[inline(always)]
-pub const fn generation_cell(mac: Mac, vid: u16) -> u32 {
-    let mixed = (mac.value() << 16 | vid as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (64 - GENERATION_BITS)) as u32
+/// The generation cells: changed by whatever cancels an entry in the kernel; an entry counts only while its generation is the
+/// lower half of its cell's. Addresses that share a cell are cancelled together, and which these are follows from a number
+/// at random, so that a tenant cannot choose addresses that keep another's off the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationCells {
+    /// An odd number at random.
+    pub multiplier: u64,
+    /// 64 less the log2 of the number of cells.
+    pub shift: u32,
+}
+
+impl GenerationCells {
+    /// Fewest cells.
+    const LEAST: u32 = 1 << 14;
+
+    /// For a table of so many entries, of which there are no more than 2^31: no more of them than cells.
+    pub const fn new(random: u64, entries: u32) -> Self {
+        let cells = if entries > Self::LEAST { entries.next_power_of_two() } else { Self::LEAST };
+        Self { multiplier: random | 1, shift: 64 - cells.trailing_zeros() }
+    }
+
+    /// How many there are.
+    pub const fn count(self) -> u32 {
+        1 << (64 - self.shift)
+    }
+
+    /// The cell of an address. `vid` is the kernel's (0 on a VLAN-unaware bridge), as the tracepoints know no fid.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a number of a cell, of which there are fewer than 2^32")]
+    pub const fn of(self, mac: Mac, vid: u16) -> u32 {
+        ((mac.value() << 16 | vid as u64).wrapping_mul(self.multiplier) >> self.shift) as u32
+    }
 }
 
 /// Whether what stands in the port table about a port, or about all ports of a bridge, is still what the kernel says.
@@ -333,7 +355,6 @@ mod tests {
     fn sizes_fit_the_numbers_that_count_in_them() {
         // A fid is a u16, and a block of VLANs for each of 16 bridges fits.
         assert_eq!((MAX_FIDS, MAX_FIDS / u32::from(VLANS)), (65536, 16));
-        assert_eq!((GENERATIONS, GENERATION_BITS), (16384, 14));
     }
 
     #[test]
@@ -374,6 +395,7 @@ mod tests {
     /// Multiplicative hashing: the upper bits of the product with 2^64 divided by the golden ratio.
     #[test]
     fn cells_follow_from_address_and_vlan() {
+        let cells = GenerationCells::new(0x9e37_79b9_7f4a_7c14, 1024);
         let expected = |mac: [u8; 6], vid: u16| {
             let bytes = mac.into_iter().chain(vid.to_be_bytes());
             let product = bytes.fold(0, |key, byte| key * 256 + u128::from(byte)) * 0x9e37_79b9_7f4a_7c15;
@@ -382,9 +404,18 @@ mod tests {
         for last in 0..=u8::MAX {
             for vid in [0, 1, 255, 256, 4094] {
                 let mac = [2, 0x34, 0x56, 0x78, 0x9a, last];
-                assert_eq!(generation_cell(Mac::new(mac), vid), expected(mac, vid));
-                assert!(generation_cell(Mac::new(mac), vid) < GENERATIONS);
+                assert_eq!(cells.of(Mac::new(mac), vid), expected(mac, vid));
+                assert!(cells.of(Mac::new(mac), vid) < cells.count());
             }
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_cells_as_entries() {
+        for (entries, cells) in
+            [(16, 16384), (16384, 16384), (16385, 32768), (65536, 65536), (65537, 131_072), (4_194_304, 4_194_304)]
+        {
+            assert_eq!(GenerationCells::new(1, entries).count(), cells);
         }
     }
 

@@ -3,6 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_MMAPABLE,
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::map,
@@ -15,8 +16,8 @@ use bridge_common::{
     frame::Tag,
     mac::Mac,
     maps::{
-        FdbKey, GENERATIONS, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell, generation_cell,
-        logical_key, moment, port_flags,
+        FdbKey, GenerationCells, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell, logical_key, moment,
+        port_flags,
     },
 };
 
@@ -34,9 +35,24 @@ static LOGICAL: HashMap<u64, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
 #[map(name = "xbr_ports")]
 static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
 
-/// Generations by [`generation_cell`]: when an address of the cell was last cancelled, in nanoseconds; 0 never.
+/// Generations by [`generation_cell`]: when an address of the cell was last cancelled, in nanoseconds; 0 never. User space
+/// sets the size.
 #[map(name = "xbr_gens")]
-static GENS: Array<u64> = Array::with_max_entries(GENERATIONS, BPF_F_MMAPABLE);
+static GENS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// [`GenerationCells`]; user space sets it.
+#[unsafe(no_mangle)]
+static XBR_GENS_MULTIPLIER: Global<u64> = Global::new(1);
+/// As above.
+#[unsafe(no_mangle)]
+static XBR_GENS_SHIFT: Global<u32> = Global::new(63);
+
+/// Where the generation of an address stands.
+#[inline(always)]
+fn generation_cell(mac: Mac, vid: u16) -> Option<*mut u64> {
+    let cells = GenerationCells { multiplier: XBR_GENS_MULTIPLIER.load(), shift: XBR_GENS_SHIFT.load() };
+    GENS.get_ptr_mut(cells.of(mac, vid))
+}
 
 /// Whether a port, or the ports of a bridge, may be believed; see [`Trust`].
 #[map(name = "xbr_trust")]
@@ -161,7 +177,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry> {
-        let cell = GENS.get_ptr(generation_cell(mac, vid))?;
+        let cell = generation_cell(mac, vid)?;
         // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
         let generation = unsafe { ptr::read_volatile(cell) };
         let found = fdb::xbr_find(FdbKey::new(fid, mac).0, generation);
@@ -212,7 +228,7 @@ pub(crate) fn refreshed(slot: u16, fid: Fid, mac: Mac) {
 /// BPF target's core library has no atomic addition.
 #[inline(always)]
 pub(crate) fn cancel(vid: u16, mac: Mac) {
-    if let Some(cell) = GENS.get_ptr_mut(generation_cell(mac, vid)) {
+    if let Some(cell) = generation_cell(mac, vid) {
         // SAFETY: a helper without arguments; map values of eight bytes are aligned to eight, and only touched by single
         // volatile accesses.
         unsafe { ptr::write_volatile(cell, bpf_ktime_get_ns()) }

@@ -17,5 +17,5 @@ pub use self::{
     attach::{Attachments, Hooked},
     load::{Entries, Programs},
     sync::Sync,
-    tables::Tables,
+    tables::{FdbShape, Tables},
 };

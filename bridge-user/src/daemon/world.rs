@@ -18,7 +18,7 @@ pub(super) use crate::clock::now;
 use crate::{
     bypass::{Inventory, Watch},
     config::RunConfig,
-    datapath::{Attachments, Programs, Sync, Tables, sync},
+    datapath::{Attachments, FdbShape, Programs, Sync, Tables, sync},
     error::{Exit, Failure},
     model::{FdbKey, IfIndex, Link, Model},
     netlink::{self, Event, Events, Requests},
@@ -111,7 +111,7 @@ impl World {
             let created = std::fs::write(path, "");
             created.map_err(|error| failed(&format!("write {} (--last-status)", path.display()), &error))?;
         }
-        let mut programs = Programs::load_entries(config.fdb_size, shadow::entries(&config))?;
+        let mut programs = Programs::load_entries(FdbShape::new(config.fdb_size), shadow::entries(&config))?;
         let mut locks = BTreeMap::new();
         for name in &config.bridges {
             locks.insert(name.clone(), Lock::take(name)?);
@@ -172,7 +172,7 @@ impl World {
                 Event::Link(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
                 Event::Fdb(key) => {
                     if !self.programs.tracing.announcements {
-                        self.tables.cancel(sync::fdb_cell(key), now());
+                        self.tables.cancel(sync::fdb_cell(&self.tables, key), now());
                     }
                     self.dirty.fdb.insert(*key);
                 }
@@ -351,7 +351,8 @@ impl World {
         if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY.max(dear) {
             return self.dump_fdb();
         }
-        let generations: Vec<u32> = keys.iter().map(|key| self.tables.generation(sync::fdb_cell(key))).collect();
+        let generations: Vec<u32> =
+            keys.iter().map(|key| self.tables.generation(sync::fdb_cell(&self.tables, key))).collect();
         let entries = self.requests.fdb_entries(&keys)?;
         for ((key, entry), generation) in keys.into_iter().zip(entries).zip(generations) {
             self.sync.fdb.confirm(&mut self.tables, &self.plan, key, entry, generation);

@@ -83,20 +83,22 @@ impl Entries {
 impl Programs {
     /// Loads the programs of the fast path with an FDB table of `fdb_size` entries.
     pub fn load(fdb_size: u32) -> Result<Self, Failure> {
-        Self::load_entries(fdb_size, Entries::Fast)
+        Self::load_entries(FdbShape::new(fdb_size), Entries::Fast)
     }
 
-    /// Loads these programs with an FDB table of `fdb_size` entries.
-    pub fn load_entries(fdb_size: u32, entries: Entries) -> Result<Self, Failure> {
+    /// Loads these programs with such an FDB table.
+    pub fn load_entries(fdb: FdbShape, entries: Entries) -> Result<Self, Failure> {
         require_kernel()?;
         let mut loader = EbpfLoader::new();
         // Nothing in the object is relocated by the kernel's types, so that there is no need to read them all.
         loader.btf(None);
-        let fdb = FdbShape::new(fdb_size);
         loader.map_max_entries("xbr_fdb", fdb.buckets);
         loader.override_global("XBR_FDB_FIRST", &fdb.placing.multipliers[0], true);
         loader.override_global("XBR_FDB_SECOND", &fdb.placing.multipliers[1], true);
         loader.override_global("XBR_FDB_SHIFT", &fdb.placing.shift, true);
+        loader.map_max_entries("xbr_gens", fdb.generations.count());
+        loader.override_global("XBR_GENS_MULTIPLIER", &fdb.generations.multiplier, true);
+        loader.override_global("XBR_GENS_SHIFT", &fdb.generations.shift, true);
         loader.map_max_entries("xbr_census", fdb.entries + 1);
         loader.map_max_entries("xbr_flows", flow_cells());
         let sample = match entries {

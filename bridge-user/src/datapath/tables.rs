@@ -9,8 +9,10 @@ use aya::{
 };
 use bridge_common::{
     flow::{CHURN_CELLS, FLOWS, Flow, churn_cell},
+    mac::Mac,
     maps::{
-        Counter, FdbKey, GENERATIONS, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE, VlanCounters, moment,
+        Counter, FdbKey, GenerationCells, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE, VlanCounters,
+        moment,
     },
     reason::Reason,
 };
@@ -37,6 +39,7 @@ pub struct Tables {
     pub(super) vlan_counters: PerCpuArray<MapData, VlanCounters>,
     pub(super) watch: HashMap<MapData, u32, u32>,
     generations: Cells<u64>,
+    generation_cells: GenerationCells,
     trust: Cells<Trust>,
     lease: Cells<Lease>,
     churn: Cells<u64>,
@@ -57,7 +60,8 @@ impl Tables {
             sent: take(ebpf, "xbr_sent")?,
             vlan_counters: take(ebpf, "xbr_vcount")?,
             watch: take(ebpf, "xbr_watch")?,
-            generations: Cells::map(ebpf, "xbr_gens", GENERATIONS)?,
+            generations: Cells::map(ebpf, "xbr_gens", shape.generations.count())?,
+            generation_cells: shape.generations,
             trust: Cells::map(ebpf, "xbr_trust", TRUST_CELLS)?,
             lease: Cells::map(ebpf, "xbr_lease", 1)?,
             churn: Cells::map(ebpf, "xbr_churn", CHURN_CELLS)?,
@@ -139,6 +143,16 @@ impl Tables {
         self.lease.write(0, |lease| unsafe { &raw mut (*lease).policy.confirmed }, announced);
     }
 
+    /// The generation cell of an address; `vid` is the kernel's.
+    pub fn generation_cell(&self, mac: Mac, vid: u16) -> u32 {
+        self.generation_cells.of(mac, vid)
+    }
+
+    /// When something was last cancelled, by churn cell.
+    pub fn churned(&self) -> Vec<u64> {
+        (0..CHURN_CELLS).map(|cell| self.churn.read(cell)).collect()
+    }
+
     /// The current generation of a cell.
     #[expect(clippy::cast_possible_truncation, reason = "entries keep the lower half of the moment")]
     pub fn generation(&self, cell: u32) -> u32 {
@@ -147,7 +161,7 @@ impl Tables {
 
     /// All generations, as they are now.
     pub fn generations(&self) -> Vec<u32> {
-        (0..GENERATIONS).map(|cell| self.generation(cell)).collect()
+        (0..self.generation_cells.count()).map(|cell| self.generation(cell)).collect()
     }
 
     /// Cancels all entries of a generation cell, as the programs do; `now` is `CLOCK_MONOTONIC` in nanoseconds.

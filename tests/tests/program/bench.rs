@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bridge_common::{
     fdb::pack,
     frame::{ETH_HLEN, MIN_TAGGED, Tag, VLAN_HLEN, is_tag},
-    maps::{FdbKey, Port, generation_cell},
+    maps::{FdbKey, Port},
     reason::Reason,
 };
 use bridge_user::datapath::{
@@ -24,7 +24,7 @@ use xbr_tests::netns::Netns;
 
 use crate::{
     bpf::{Prologue, SKB_WORDS, XDP_WORDS, skb, test_run},
-    world::{COUNTED, ELSEWHERE, GONE, HERE, SLOTS, State, THERE, World, vlan_cell},
+    world::{COUNTED, ELSEWHERE, GONE, HERE, SHAPE, SLOTS, State, THERE, World, generation_cell, vlan_cell},
 };
 
 /// tc's verdicts, as `BPF_PROG_TEST_RUN` returns them.
@@ -125,7 +125,7 @@ impl Bench {
 
     /// Loads the programs of this mode.
     pub(crate) fn with(entries: Entries) -> Result<Self> {
-        let mut programs = Programs::load_entries(1024, entries).map_err(|failure| anyhow!("{failure}"))?;
+        let mut programs = Programs::load_entries(SHAPE, entries).map_err(|failure| anyhow!("{failure}"))?;
         let mut tables = Tables::take(&mut programs.ebpf, programs.fdb).map_err(|failure| anyhow!("{failure}"))?;
         let (here, there, elsewhere) = (if_nametoindex("p1")?, if_nametoindex("p2")?, if_nametoindex("q2")?);
         let stranger = if_nametoindex("q1")?;

@@ -7,10 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use bridge_common::{
-    maps::{GENERATIONS, bridge_cell},
-    reason::Reason,
-};
+use bridge_common::{maps::bridge_cell, reason::Reason};
 use bridge_user::config::Coherence;
 
 use crate::{
@@ -95,7 +92,8 @@ fn comes_with_announcements(bench: &mut Bench) -> Result<()> {
         bench.tables.confirm(cell, bench.tables.announced(cell));
         ensure!(!bench.tables.in_doubt(cell), "still in doubt when confirmed");
     }
-    let cancelled = |bench: &Bench| (0..GENERATIONS).filter(|cell| bench.tables.generation(*cell) != 0).count();
+    let cancelled =
+        |bench: &Bench| bench.tables.generations().into_iter().filter(|generation| *generation != 0).count();
     let before = cancelled(bench);
     ip("link add br7 type bridge")?;
     ip("link set p1 master br7")?;

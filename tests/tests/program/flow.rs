@@ -5,7 +5,7 @@ use bridge_common::{
     fdb::pack,
     flow::{Hook, packets_and_bytes},
     frame::{ETH_P_IP, ETH_P_IPV6},
-    maps::{FdbKey, Port, bridge_cell, generation_cell, port_flags},
+    maps::{FdbKey, Port, bridge_cell, port_flags},
     reason::Reason,
 };
 use bridge_user::datapath::Tables;
@@ -15,7 +15,7 @@ use crate::{
     Test,
     bench::{Arrival, Bench, Cell, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, difference},
     frames::{Checksum, plain, udp},
-    world::{AWARE_FID, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, World, vlan_cell},
+    world::{AWARE_FID, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, World, generation_cell, vlan_cell},
 };
 
 pub(crate) const TESTS: &[Test] = &[

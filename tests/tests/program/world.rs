@@ -6,8 +6,9 @@ use bridge_common::{
     decide::{Entry, Tables},
     frame::{ETH_P_8021AD, ETH_P_8021Q},
     mac::Mac,
-    maps::{Port, generation_cell, port_flags, set_bit},
+    maps::{Port, port_flags, set_bit},
 };
+use bridge_user::datapath::FdbShape;
 
 /// Slot of the port where frames come in.
 pub(crate) const HERE: u16 = 1;
@@ -37,6 +38,15 @@ pub(crate) const TAGGED: u16 = 20;
 pub(crate) const UNTAGGED: u16 = 30;
 /// The VLANs of the VLAN-aware bridge.
 pub(crate) const VIDS: [u16; 3] = [PVID, TAGGED, UNTAGGED];
+
+/// The table's. The same numbers at all times: the addresses of a test do not share a cell by chance.
+pub(crate) const SHAPE: FdbShape =
+    FdbShape::with(1024, [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0x9e37_79b9_7f4a_7c15]);
+
+/// The generation cell of an address.
+pub(crate) const fn generation_cell(mac: Mac, vid: u16) -> u32 {
+    SHAPE.generations.of(mac, vid)
+}
 
 /// A time that does not come.
 pub(crate) const NEVER: u64 = u64::MAX;

@@ -2,11 +2,7 @@
 
 use std::collections::HashMap;
 
-use bridge_common::{
-    fdb::pack,
-    mac::Mac,
-    maps::{FdbKey, generation_cell},
-};
+use bridge_common::{fdb::pack, mac::Mac, maps::FdbKey};
 
 use crate::{
     datapath::Tables,
@@ -62,8 +58,8 @@ pub struct FdbSync {
     dump: bool,
     /// What the entries in the table rest on; `None` after a dump, of which nothing is in the table yet.
     footing: Option<Footing>,
-    /// The generations of all cells when stale entries were last looked for.
-    looked_at: Vec<u32>,
+    /// When something had last been cancelled, by churn cell, when stale entries were last looked for.
+    looked_at: Vec<u64>,
 }
 
 impl FdbSync {
@@ -74,7 +70,7 @@ impl FdbSync {
         self.dump = !self.dump;
         self.known.reserve(dump.len().saturating_sub(self.known.len()));
         for (key, entry) in dump {
-            let generation = generations.get(cell(&key) as usize).copied().unwrap_or_default();
+            let generation = generations.get(cell(tables, &key) as usize).copied().unwrap_or_default();
             let known = self.known.entry(key).or_insert_with(|| Known::new(entry, generation, self.dump));
             (known.entry, known.generation, known.dump) = (entry, generation, self.dump);
         }
@@ -162,14 +158,15 @@ impl FdbSync {
     pub fn stale(&mut self, tables: &Tables) -> Vec<KernelKey> {
         // An entry's generation is read before the kernel is asked about it: it was current at the last look, or became stale
         // by a change since.
-        let generations = tables.generations();
-        if self.looked_at == generations {
+        // Whatever cancels writes the generation first and the churn cell behind it.
+        let churned = tables.churned();
+        if self.looked_at == churned {
             return Vec::new();
         }
-        self.looked_at = generations;
+        self.looked_at = churned;
         self.known
             .iter()
-            .filter(|(key, known)| tables.generation(cell(key)) != known.generation)
+            .filter(|(key, known)| tables.generation(cell(tables, key)) != known.generation)
             .map(|(key, _)| *key)
             .collect()
     }
@@ -226,8 +223,8 @@ impl Tally {
 }
 
 /// The generation cell of a kernel entry.
-pub fn cell(key: &KernelKey) -> u32 {
-    generation_cell(Mac::new(key.mac), key.vlan)
+pub fn cell(tables: &Tables, key: &KernelKey) -> u32 {
+    tables.generation_cell(Mac::new(key.mac), key.vlan)
 }
 
 fn wanted(plan: &Plan, key: &KernelKey, known: &Known) -> Option<(FdbKey, u64)> {

@@ -8,7 +8,7 @@ use std::{
 use aya::Ebpf;
 use bridge_common::{
     fdb::{BUCKET, Bucket, Placing, buckets, coarse, stored},
-    maps::FdbKey,
+    maps::{FdbKey, GenerationCells},
 };
 
 use super::cells::Cells;
@@ -23,15 +23,22 @@ pub struct FdbShape {
     pub buckets: u32,
     /// Drawn anew for each table.
     pub placing: Placing,
+    /// As above.
+    pub generations: GenerationCells,
 }
 
 impl FdbShape {
-    /// For this number of entries.
+    /// For this number of entries, in places that nobody knows beforehand.
     pub fn new(entries: u32) -> Self {
-        let buckets = buckets(entries);
         // The standard library's keys for hashing are random.
-        let random = [0, 1].map(|number: u8| RandomState::new().hash_one(number));
-        Self { entries, buckets, placing: Placing::new(random, buckets) }
+        Self::with(entries, [0, 1, 2].map(|number: u8| RandomState::new().hash_one(number)))
+    }
+
+    /// For this number of entries, in places that follow from these numbers.
+    pub const fn with(entries: u32, [first, second, third]: [u64; 3]) -> Self {
+        let buckets = buckets(entries);
+        let placing = Placing::new([first, second], buckets);
+        Self { entries, buckets, placing, generations: GenerationCells::new(third, entries) }
     }
 }
 
