@@ -5,9 +5,6 @@ use crate::{
     mac::Mac,
 };
 
-/// Changes with every change of a layout below.
-pub const ABI: u32 = 4;
-
 /// Ports of one instance. Slot 0 stands for "no port".
 pub const MAX_PORTS: u32 = 1024;
 /// Forwarding ids: (bridge, VLAN) in 16 bits.
@@ -251,6 +248,8 @@ pub struct Lease {
     /// Changes whenever anything else changes that a decision rests on, but for the FDB, and before all churn cells
     /// ([`crate::flow::CHURN_CELLS`]) change for the same reason. Never twice the same: [`moment`].
     pub changed: u64,
+    /// Changes whenever an address is cancelled, behind its generation cell. Never twice the same.
+    pub cancelled: u64,
 }
 
 /// A number that nobody else writes: the nanoseconds of `CLOCK_MONOTONIC`, and who looked at the clock (a CPU; user space
@@ -321,7 +320,7 @@ pub struct KernelLayout {
 
 const _: () = assert!(size_of::<Port>() == 1064);
 const _: () = assert!(size_of::<Trust>() == 16);
-const _: () = assert!(size_of::<Lease>() == 32);
+const _: () = assert!(size_of::<Lease>() == 40);
 // Every fid_base has a cell of its own kind.
 const _: () = assert!(bridge_cell(VLANS - 1) == TRUST_CELLS - 1 && bridge_cell(u16::MAX) < bridge_cell(0));
 const _: () = assert!(size_of::<PortCounters>() == 1024);

@@ -233,5 +233,10 @@ pub(crate) fn cancel(vid: u16, mac: Mac) {
         // volatile accesses.
         unsafe { ptr::write_volatile(cell, bpf_ktime_get_ns()) }
     }
-    flow::churned(churn_cell(vid), moment_here());
+    let moment = moment_here();
+    if let Some(lease) = LEASE.get_ptr_mut(0) {
+        // SAFETY: as in `leased`.
+        unsafe { ptr::write_volatile(&raw mut (*lease).cancelled, moment) }
+    }
+    flow::churned(churn_cell(vid), moment);
 }

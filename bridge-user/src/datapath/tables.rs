@@ -148,9 +148,9 @@ impl Tables {
         self.generation_cells.of(mac, vid)
     }
 
-    /// When something was last cancelled, by churn cell.
-    pub fn churned(&self) -> Vec<u64> {
-        (0..CHURN_CELLS).map(|cell| self.churn.read(cell)).collect()
+    /// When an address was last cancelled.
+    pub fn cancelled(&self) -> u64 {
+        self.lease.read(0).cancelled
     }
 
     /// The current generation of a cell.
@@ -167,6 +167,8 @@ impl Tables {
     /// Cancels all entries of a generation cell, as the programs do; `now` is `CLOCK_MONOTONIC` in nanoseconds.
     pub fn cancel(&mut self, cell: u32, now: u64) {
         self.generations.write(cell, |generation| generation, now);
+        // SAFETY: the field of a value that the pointer is valid for.
+        self.lease.write(0, |lease| unsafe { &raw mut (*lease).cancelled }, moment(now, USER_SPACE));
         self.end_decisions();
     }
 

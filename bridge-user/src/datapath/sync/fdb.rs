@@ -58,8 +58,8 @@ pub struct FdbSync {
     dump: bool,
     /// What the entries in the table rest on; `None` after a dump, of which nothing is in the table yet.
     footing: Option<Footing>,
-    /// When something had last been cancelled, by churn cell, when stale entries were last looked for.
-    looked_at: Vec<u64>,
+    /// What [`Tables::cancelled`] was when stale entries were last looked for.
+    looked_at: u64,
 }
 
 impl FdbSync {
@@ -158,12 +158,12 @@ impl FdbSync {
     pub fn stale(&mut self, tables: &Tables) -> Vec<KernelKey> {
         // An entry's generation is read before the kernel is asked about it: it was current at the last look, or became stale
         // by a change since.
-        // Whatever cancels writes the generation first and the churn cell behind it.
-        let churned = tables.churned();
-        if self.looked_at == churned {
+        // Whatever cancels writes the generation first, and this behind it.
+        let cancelled = tables.cancelled();
+        if self.looked_at == cancelled {
             return Vec::new();
         }
-        self.looked_at = churned;
+        self.looked_at = cancelled;
         self.known
             .iter()
             .filter(|(key, known)| tables.generation(cell(tables, key)) != known.generation)
