@@ -136,7 +136,7 @@ mod tests {
             assert!(buckets.is_power_of_two() && buckets >= 2);
             assert!(u64::from(buckets) * 3 >= 2 * u64::from(entries), "{entries}: {buckets}");
         }
-        assert_eq!((buckets(65_536), buckets(1_000_000)), (65_536, 1 << 20));
+        assert_eq!((buckets(3), buckets(65_536), buckets(98_304), buckets(1_000_000)), (2, 65_536, 65_536, 1 << 20));
     }
 
     #[test]
@@ -147,5 +147,13 @@ mod tests {
                 assert!(placing.bucket(0, key) < buckets && placing.bucket(1, key) < buckets);
             }
         }
+    }
+
+    #[test]
+    fn the_bucket_is_in_the_upper_bits_of_the_product() {
+        let placing = Placing::new([2, 4], 1 << 16);
+        assert_eq!(placing.multipliers, [3, 5]);
+        let key = FdbKey(0x1234_0000_0000_0000);
+        assert_eq!((placing.bucket(0, key), placing.bucket(1, key)), (0x369c, 0x5b04));
     }
 }

@@ -424,6 +424,77 @@ mod tests {
         }
     }
 
+    /// The words of a key, bit for bit: each part has a place of its own.
+    #[test]
+    fn the_parts_of_a_key_are_where_they_should_be() {
+        const NETWORK: fn(u16) -> u64 = |number| u64::from(number.to_be());
+        let word = |bytes: [u8; 8]| u64::from_ne_bytes(bytes);
+        let double = Some(Tag::new(ETH_P_8021AD, 0xe00a));
+        let head = word([2, 0, 0, 0, 0, 1, 2, 0]);
+        let untagged = word([0, 0, 0, 2, 0x08, 0x00, 0x45, 0]);
+        let wanted = FlowKey { head, middle: untagged, rest: 7 | 1 << 31 | 17 << 32 };
+        assert_eq!(FlowKey::of_xdp(&wire(None), 7), wanted);
+        let behind = NETWORK(ETH_P_IP) << 40 | 0x45 << 56;
+        let middle = word([0, 0, 0, 2, 0x88, 0xa8, 0xe0, 0x0a]);
+        assert_eq!(FlowKey::of_xdp(&wire(double), 7), FlowKey { head, middle, rest: wanted.rest | behind });
+        for (tag, beside) in
+            [(None, 0), (TEN, 10 << 40 | 1 << 56), (Some(Tag::new(ETH_P_8021AD, 0xe00a)), 0xe00a << 40 | 2 << 56)]
+        {
+            let key = FlowKey::of_tc(&wire(None), 7, tag);
+            assert_eq!(key, FlowKey { head, middle: untagged, rest: 7 | 17 << 32 | beside });
+        }
+        // Of IPv6 only the next header; of what is no IP packet nothing behind the EtherType.
+        for (ethertype, next_header) in [(ETH_P_IPV6, 0x11), (0x88b5, 0)] {
+            let mut six = wire(None);
+            six.0[12..14].copy_from_slice(&ethertype.to_be_bytes());
+            six.0[20] = 0x11;
+            let [high, low] = ethertype.to_be_bytes();
+            let middle = word([0, 0, 0, 2, high, low, 0, 0]);
+            let rest = 7 | next_header << 32;
+            assert_eq!(FlowKey::of_tc(&six, 7, None), FlowKey { head, middle, rest });
+            assert_eq!(FlowKey::of_xdp(&six, 7), FlowKey { head, middle, rest: rest | 1 << 31 });
+        }
+        let mut six = wire(TEN);
+        six.0[16..18].copy_from_slice(&ETH_P_IPV6.to_be_bytes());
+        six.0[24] = 0x11;
+        assert_eq!(FlowKey::of_xdp(&six, 7).rest, 7 | 1 << 31 | 0x11 << 32 | NETWORK(ETH_P_IPV6) << 40);
+    }
+
+    #[test]
+    fn churn_cells_go_round() {
+        for (vid, cell) in [(0, 0), (1, 1), (255, 255), (256, 0), (4094, 254)] {
+            assert_eq!(churn_cell(vid), cell);
+        }
+    }
+
+    #[test]
+    fn packets_of_ip() {
+        for ethertype in 0..=u16::MAX {
+            assert_eq!(is_ip(ethertype), [0x0800, 0x86dd].contains(&ethertype), "{ethertype:#06x}");
+        }
+    }
+
+    #[test]
+    fn every_flag_is_a_bit_of_its_own() {
+        use flow_flags::{COUNTS_SENT, FROM_PARENT, PASSES, PEER, REWRITE, TAGGED, UDP4, UDP6, UNCLASSIFIED, VIRTUAL};
+        let flags = [REWRITE, COUNTS_SENT, FROM_PARENT, VIRTUAL, TAGGED, UDP4, UDP6, PASSES, UNCLASSIFIED, PEER];
+        assert_eq!(flags, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+    }
+
+    #[test]
+    fn a_cell_says_what_its_frames_are_counted_by() {
+        let cell = |key, flags, out| Flow { key, flags, out, fid: 9, ..Flow::NONE };
+        let (tc, xdp) = (FlowKey::of_tc(&wire(None), 7, None), FlowKey::of_xdp(&wire(None), 7));
+        // All other flags say nothing about it.
+        for others in [0, !(flow_flags::PASSES | flow_flags::UNCLASSIFIED)] {
+            assert_eq!(cell(tc, others, 3).reason(), Reason::ForwardedTc as usize);
+            assert_eq!(cell(xdp, others, 3).reason(), Reason::ForwardedXdp as usize);
+            assert_eq!(cell(xdp, others | flow_flags::PASSES, 3).reason(), 3);
+            assert_eq!(cell(tc, others, 3).fid(), Fid::new(9));
+            assert_eq!(cell(tc, others | flow_flags::UNCLASSIFIED, 3).fid(), Fid::NONE);
+        }
+    }
+
     #[test]
     fn frames_and_bytes_are_counted_in_one_word() {
         let sum = served(64) + served(0xffff) + served(0);

@@ -169,6 +169,8 @@ fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     const PLAIN: [u8; 18] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00, 0x45, 0, 0, 0];
@@ -195,6 +197,34 @@ mod tests {
         for port in 0..=u16::MAX {
             assert_eq!(is_tunnel_port(port), tunnels.contains(&port), "{port}");
         }
+    }
+
+    #[test]
+    fn what_br_netfilter_would_change_is_seen_behind_a_tag_as_well() {
+        // A header of 20 bytes with its checksum, and nothing behind it.
+        let header = [0x45, 0, 0, 20, 0, 1, 0, 0, 64, 17, 0x66, 0xd6, 10, 0, 0, 1, 10, 0, 0, 2];
+        for tagged in [false, true] {
+            let mut bytes = std::vec![2; 12];
+            if tagged {
+                bytes.extend([0x81, 0x00, 0x00, 0x0a]);
+            }
+            bytes.extend([0x08, 0x00]);
+            bytes.extend(header);
+            assert!(Frame::parse(&bytes).unwrap().untouched, "tagged: {tagged}");
+            let padded: std::vec::Vec<u8> = bytes.iter().copied().chain([0]).collect();
+            assert!(!Frame::parse(&padded).unwrap().untouched, "tagged: {tagged}");
+            assert!(!Frame::parse(&bytes[..bytes.len() - 1]).unwrap().untouched, "tagged: {tagged}");
+            let at = bytes.len() - 22;
+            bytes[at..at + 2].copy_from_slice(&[0x08, 0x06]);
+            assert!(Frame::parse(&bytes).unwrap().untouched, "no IP packet");
+        }
+    }
+
+    #[test]
+    fn a_tag_as_it_lies_in_a_frame() {
+        let tag = Tag::new(ETH_P_8021AD, 0xe00a);
+        assert_eq!(tag.on_the_wire().to_ne_bytes(), [0x88, 0xa8, 0xe0, 0x0a]);
+        assert_eq!(std::format!("{tag:?}"), "Tag(88a8 e00a)");
     }
 
     #[test]

@@ -353,7 +353,17 @@ mod tests {
     #[test]
     fn sizes_fit_the_numbers_that_count_in_them() {
         // A fid is a u16, and a block of VLANs for each of 16 bridges fits.
-        assert_eq!((MAX_FIDS, MAX_FIDS / u32::from(VLANS)), (65536, 16));
+        assert_eq!((MAX_FIDS, MAX_FIDS / u32::from(VLANS), TRUST_CELLS), (65536, 16, 1024 + 16 + 4096));
+    }
+
+    #[test]
+    fn only_a_fid_has_a_place_in_a_table() {
+        use crate::decide::Fid;
+        for fid in [0, 1, 4096, u16::MAX] {
+            assert_eq!((Fid::new(fid).index(), Fid::new(fid).get()), (u32::from(fid), Some(fid)));
+        }
+        assert!(Fid::NONE.index() >= MAX_FIDS);
+        assert_eq!(Fid::NONE.get(), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ const CARGO_MUTANTS: Tool = Tool { name: "cargo-mutants", version: "27.1.0" };
 
 /// What is mutated: the files (a glob, from the folder of the package) that have to be noticed by the package's tests.
 const PARTS: [Part; 2] = [
-    Part { package: "bridge-common", files: "src/{decide,fdb,flow,frame,mac,maps,tags}.rs", about: "the decision" },
+    Part { package: "bridge-common", files: "src/{decide,fdb,flow,frame,ip,mac,maps,tags}.rs", about: "the decision" },
     Part { package: "bridge-user", files: "src/{plan.rs,plan/*.rs}", about: "the plan" },
 ];
 
