@@ -139,6 +139,13 @@ impl Xbr {
         Ok(xbr)
     }
 
+    /// As [`Self::start`], where there is more to read than usual.
+    pub fn start_patiently(space: &Arc<Netns>, args: &[&str], patience: Duration) -> Result<Self> {
+        let mut xbr = Self::spawn(space, args, Arc::new(RunDir::new()?))?;
+        xbr.wait_ready_for(patience)?;
+        Ok(xbr)
+    }
+
     /// Starts `xbr run ARGS` with this folder and does not wait.
     pub fn spawn(space: &Arc<Netns>, args: &[&str], run_dir: Arc<RunDir>) -> Result<Self> {
         let mut words = vec!["run"];
@@ -164,7 +171,12 @@ impl Xbr {
 
     /// Waits for the line that says "ready" (or "waiting").
     pub fn wait_ready(&mut self) -> Result<()> {
-        wait::until("xbr ready", PATIENCE, || {
+        self.wait_ready_for(PATIENCE)
+    }
+
+    /// As [`Self::wait_ready`], where there is more to read than usual.
+    pub fn wait_ready_for(&mut self, patience: Duration) -> Result<()> {
+        wait::until("xbr ready", patience, || {
             if let Some(status) = self.child.try_wait()? {
                 self.ended = true;
                 self.join_reader();

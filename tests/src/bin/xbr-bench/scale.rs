@@ -102,7 +102,7 @@ fn addresses(args: &Args, figures: &mut Figures) -> Result<()> {
 
     let size = args.addresses.saturating_add(args.events).saturating_mul(2).min(LARGEST).to_string();
     let before = Instant::now();
-    let xbr = Xbr::start(&net.host, &["br0", "--fdb-size", &size])?;
+    let xbr = Xbr::start_patiently(&net.host, &["br0", "--fdb-size", &size], PATIENCE)?;
     figures.add("start until all of them are in the table", seconds(before.elapsed()), "s");
     ensure!(held(&xbr)? >= u64::from(args.addresses), "xbr has {} entries of {known}", held(&xbr)?);
     memory(
@@ -162,7 +162,7 @@ fn vlans(ports: u32, figures: &mut Figures) -> Result<()> {
     far.batch("ip", &each(&|port| format!("link set f{port} up")))?;
     net.host.batch("bridge", &each(&|port| format!("vlan add dev p{port} vid 2-4094")))?;
     let before = Instant::now();
-    let xbr = Xbr::start(&net.host, &["br0"])?;
+    let xbr = Xbr::start_patiently(&net.host, &["br0"], PATIENCE)?;
     figures.add("start with 4,094 VLANs on each port", seconds(before.elapsed()), "s");
     memory(&xbr, figures, ["memory of its own with these", "with the tables", "at most with these"])?;
     // The lease is renewed and the poll is made meanwhile, as at any other time.

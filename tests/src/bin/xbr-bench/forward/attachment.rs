@@ -2,7 +2,6 @@
 
 use std::{
     os::unix::process::CommandExt as _,
-    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     thread::sleep,
@@ -19,7 +18,7 @@ use xbr_tests::{
     measure::Reading,
     netns::Netns,
     wait,
-    xbr::{RunDir, Xbr},
+    xbr::Xbr,
 };
 
 use super::{
@@ -162,17 +161,7 @@ fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
         words.extend(["--fdb-size".to_owned(), (frames.addresses * 2).next_power_of_two().to_string()]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let xbr = if frames.addresses > 30_000 {
-        let mut xbr = Xbr::spawn(stage.host(), &words, Arc::new(RunDir::new()?))?;
-        let start = Instant::now();
-        // Its patience is for small tables.
-        while let Err(error) = xbr.wait_ready() {
-            ensure!(start.elapsed() < MANY && Path::new(&format!("/proc/{}/fd/0", xbr.pid())).exists(), error);
-        }
-        xbr
-    } else {
-        Xbr::start(stage.host(), &words)?
-    };
+    let xbr = Xbr::start_patiently(stage.host(), &words, MANY)?;
     xbr.wait_accelerated(IN)?;
     let wanted = if frames.known { u64::from(frames.addresses) + 1 } else { 1 };
     known(xbr, wanted)
