@@ -57,10 +57,12 @@ struct Walk {
     count: u32,
     /// One of the numbers that are no count; 0: all is well.
     failed: u32,
-    unused: u32,
+    /// Entries with one of these flags are left out.
+    without: u32,
 }
 
-/// Writes the entries of the bridge with the index in the first argument to [`FOUND`].
+/// Writes the entries of the bridge with the index in the first argument, but for those with a flag in the second, to
+/// [`FOUND`].
 #[inline(always)]
 pub(crate) fn take(ctx: &RawTracePointContext) {
     let count = count(ctx);
@@ -76,7 +78,7 @@ fn count(ctx: &RawTracePointContext) -> u32 {
     let Some(layout) = LAYOUT.get(0) else { return UNREADABLE };
     let Some(bridge) = bridge(layout, ctx.arg::<u64>(0) as u32) else { return NO_BRIDGE };
     let Some(first) = read(bridge + layout.bridge_entries as usize) else { return UNREADABLE };
-    let mut walk = Walk { at: first, port: 0, ifindex: 0, count: 0, failed: 0, unused: 0 };
+    let mut walk = Walk { at: first, port: 0, ifindex: 0, count: 0, failed: 0, without: ctx.arg::<u64>(1) as u32 };
     // SAFETY: the function is one for this helper, and the memory that it is handed is what it expects.
     unsafe { bpf_loop(MOST, next_entry as *mut c_void, (&raw mut walk).cast(), 0) };
     match walk.failed {
@@ -148,6 +150,10 @@ unsafe extern "C" fn next_entry(_index: u32, walk: *mut Walk) -> i64 {
 fn note(walk: &mut Walk) -> Option<usize> {
     let layout = LAYOUT.get(0)?;
     let entry = walk.at.wrapping_sub(layout.entry_node as usize);
+    let flags: u64 = read(entry + layout.entry_flags as usize)?;
+    if flags as u32 & walk.without != 0 {
+        return read(walk.at);
+    }
     let Some(cell) = FOUND.get_ptr_mut(walk.count + 1) else {
         walk.failed = TOO_MANY;
         return None;
@@ -158,7 +164,6 @@ fn note(walk: &mut Walk) -> Option<usize> {
         walk.ifindex = read(device + layout.device_ifindex as usize)?;
         walk.port = port;
     }
-    let flags: u64 = read(entry + layout.entry_flags as usize)?;
     let counted = Counted {
         mac: read(entry + layout.entry_addr as usize)?,
         vlan: read(entry + layout.entry_vlan as usize)?,

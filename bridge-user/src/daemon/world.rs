@@ -34,6 +34,8 @@ const MANY: usize = 2000;
 /// Every minute the whole FDB is asked for again: a dump goes on by count, so an entry that is deleted meanwhile can hide
 /// another one, without an event.
 const RENEWALS_PER_DUMP: u32 = 240;
+/// Every minute all devices and VLANs are asked for again, whether or not anything was announced.
+const POLLS_PER_DUMP: u32 = 60;
 /// A minute more for each so many entries.
 const LARGE: usize = 100_000;
 
@@ -67,6 +69,7 @@ pub(super) struct World {
     elsewhere: BTreeSet<String>,
     dirty: Dirty,
     renewals: u32,
+    polls: u32,
     said: Said,
 }
 
@@ -74,12 +77,23 @@ pub(super) struct World {
 #[derive(Default)]
 struct Dirty {
     /// All devices.
-    links: bool,
+    links: Links,
     /// These devices.
     devices: BTreeSet<IfIndex>,
     policy: bool,
     fdb_dump: bool,
     fdb: HashSet<FdbKey>,
+}
+
+/// How much of all devices is out of date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Links {
+    #[default]
+    Nothing,
+    /// What is not announced.
+    Silent,
+    /// Their VLANs, too.
+    All,
 }
 
 /// What was announced and is still so.
@@ -140,6 +154,7 @@ impl World {
             elsewhere: BTreeSet::new(),
             dirty: Dirty::default(),
             renewals: 0,
+            polls: 0,
             said: Said::default(),
         })
     }
@@ -219,7 +234,12 @@ impl World {
 
     /// Looks at what may have changed without an event: an XDP or tcx program that came or went with its owner, a sysctl.
     pub(super) fn poll(&mut self) {
-        self.dirty.links = true;
+        self.polls = (self.polls + 1) % POLLS_PER_DUMP;
+        if self.polls == 0 {
+            self.dirty.links = Links::All;
+        } else if self.dirty.links == Links::Nothing {
+            self.dirty.links = Links::Silent;
+        }
         self.attachments.forget_doubted_refusals();
     }
 
@@ -245,13 +265,16 @@ impl World {
             self.resync("retry");
             return;
         }
-        let refreshed = if self.dirty.links {
+        let mut refreshed = if self.dirty.links == Links::All {
             self.refresh_links()
         } else if !self.dirty.devices.is_empty() {
             self.refresh_devices()
         } else {
             Ok(())
         };
+        if self.dirty.links == Links::Silent {
+            refreshed = refreshed.and_then(|()| self.refresh_silent());
+        }
         let refreshed = refreshed.and_then(|()| if self.dirty.policy { self.refresh_policy() } else { Ok(()) });
         if let Err(error) = refreshed {
             self.lost_track("links", &*error);
@@ -364,7 +387,7 @@ impl World {
     fn refresh_links(&mut self) -> Result<(), Error> {
         // What is new is not heard by the kernel side before it is in the tables, so the kernel is asked once more.
         for _ in 0..2 {
-            self.dirty.links = false;
+            self.dirty.links = Links::Nothing;
             self.dirty.devices.clear();
             let announced = self.sync.watch.announced(&self.tables);
             self.model.vlans = self.requests.vlans()?;
@@ -378,6 +401,23 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::refresh_links`], but for VLANs, of which every change is announced: there may be millions of them. Nor does it
+    /// confirm what is in doubt.
+    fn refresh_silent(&mut self) -> Result<(), Error> {
+        self.dirty.links = Links::Nothing;
+        let mut links = self.requests.links()?;
+        let known = &self.model.links;
+        let is_known = |link: &Link| known.get(&link.ifindex).is_some_and(|known| is_same_device(known, link));
+        if links.len() != known.len() || !links.values().all(is_known) {
+            return self.refresh_links();
+        }
+        for link in links.values_mut() {
+            link.xdp.retain(|id| !self.own_programs.contains(id));
+        }
+        self.model.links = links;
+        self.refresh_policy()
     }
 
     /// As [`Self::refresh_links`], of the devices of which something was heard, and of no others: a machine may have
@@ -410,9 +450,9 @@ impl World {
     fn refresh_device(&mut self, device: IfIndex) -> Result<bool, Error> {
         let Some(mut link) = self.requests.link(device)? else { return Ok(false) };
         link.xdp.retain(|id| !self.own_programs.contains(id));
-        let Some(known) = self.model.links.get_mut(&device).filter(|known| is_same_device(known, &link)) else {
-            return Ok(false);
-        };
+        let known = self.model.links.get_mut(&device);
+        let known = known.filter(|known| link.bridge.is_none() && is_same_device(known, &link));
+        let Some(known) = known else { return Ok(false) };
         *known = link;
         match self.requests.vlans_of(device)? {
             Some(vlans) => self.model.vlans.insert(device, vlans),
@@ -530,14 +570,10 @@ impl World {
     }
 }
 
-/// Whether a device is to others what it was, and no bridge: then nothing has changed but its own settings.
+/// Whether a device is to others what it was: then nothing has changed but its own settings.
 fn is_same_device(known: &Link, new: &Link) -> bool {
     let place = |link: &Link| (link.master, link.lower, link.lower_elsewhere, link.vlan, link.physical, link.switchdev);
-    known.name == new.name
-        && known.kind == new.kind
-        && place(known) == place(new)
-        && known.bridge.is_none()
-        && new.bridge.is_none()
+    known.name == new.name && known.kind == new.kind && place(known) == place(new) && known.bridge == new.bridge
 }
 
 /// Ports, and the devices below those that are VLAN devices: what is found there matters as well.

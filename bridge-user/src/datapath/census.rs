@@ -35,6 +35,9 @@ const FLAGS: [&str; 10] = [
     "BR_FDB_DYNAMIC_LEARNED",
 ];
 
+/// Where the entries of the bridge itself are told by, in [`FLAGS`].
+const LOCAL: usize = 0;
+
 /// Reads FDBs.
 pub struct Census {
     cells: Cells<Counted>,
@@ -65,28 +68,34 @@ impl Census {
         self.masks.is_some()
     }
 
-    /// All entries of these bridges. `None`: netlink has to be asked.
+    /// All entries of these bridges; of one that has more than the table takes, without those of the bridge itself. `None`:
+    /// netlink has to be asked.
     pub fn take(&mut self, ebpf: &mut Ebpf, bridges: &[IfIndex]) -> Option<Vec<(FdbKey, FdbEntry)>> {
         let masks = self.masks?;
         let program = program(ebpf).ok()?;
         let mut entries = Vec::new();
         for bridge in bridges {
-            let options =
-                RawTracePointRunOptions { args: [u64::from(*bridge), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], cpu: None };
-            if let Err(error) = program.test_run(options) {
-                debug!("the FDB of device {bridge} cannot be read at once: {}", chain(&error));
+            let mut count = self.run(program, *bridge, 0)?;
+            if count == TOO_MANY {
+                count = self.run(program, *bridge, masks[LOCAL])?;
+            }
+            if matches!(count, UNREADABLE | TOO_MANY | NO_BRIDGE) {
+                debug!("the FDB of device {bridge} cannot be read at once: {count:#x}");
                 return None;
             }
-            let count = self.cells.read(0).flags;
-            match count {
-                UNREADABLE | TOO_MANY | NO_BRIDGE => {
-                    debug!("the FDB of device {bridge} cannot be read at once: {count:#x}");
-                    return None;
-                }
-                _ => entries.extend((1..=count).map(|cell| read(&masks, *bridge, self.cells.read(cell)))),
-            }
+            entries.extend((1..=count).map(|cell| read(&masks, *bridge, self.cells.read(cell))));
         }
         Some(entries)
+    }
+
+    /// Lets the program note the entries of a bridge that have none of these flags; their number, or why there is none.
+    fn run(&self, program: &RawTracePoint, bridge: IfIndex, without: u32) -> Option<u32> {
+        let args = [u64::from(bridge), u64::from(without), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        if let Err(error) = program.test_run(RawTracePointRunOptions { args, cpu: None }) {
+            debug!("the FDB of device {bridge} cannot be read at once: {}", chain(&error));
+            return None;
+        }
+        Some(self.cells.read(0).flags)
     }
 }
 

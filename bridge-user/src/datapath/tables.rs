@@ -213,6 +213,11 @@ impl Tables {
         self.fdb.put(key, data, refresh_at)
     }
 
+    /// How many FDB entries there is room for.
+    pub fn fdb_size(&self) -> usize {
+        self.fdb.size()
+    }
+
     /// Removes an FDB entry; one that is not there is fine.
     pub fn remove_fdb(&mut self, key: FdbKey) {
         self.fdb.remove(key);

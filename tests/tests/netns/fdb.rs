@@ -5,12 +5,13 @@ use std::{fmt::Write as _, fs, thread::sleep, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use xbr_tests::{
-    frame::{Frame, Mac, Mark},
+    frame::{Frame, Mac, Mark, mac},
     measure::Reading,
     net::Kind,
     packet::Capture,
     traffic::Flow,
     wait::{self, slowness},
+    xbr::count,
 };
 
 use super::{
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("fdb::flush_floods_again", flush_floods_again, &[]),
     test("fdb::busy_entries_stay_silent_ones_go", busy_entries_stay_silent_ones_go, &[]),
     test("fdb::a_full_table_goes_by_the_bridge", a_full_table_goes_by_the_bridge, &[]),
+    test("fdb::local_entries_leave_room_for_stations", local_entries_leave_room_for_stations, &[]),
     // Not in the group fdb: so many changes take a virtual machine minutes, and nothing in this depends on the kernel.
     test("overrun::lost_events_are_made_up_for", lost_events_are_made_up_for, &[]),
     test("fdb::a_static_entry_is_used", a_static_entry_is_used, &[]),
@@ -182,10 +184,35 @@ fn a_full_table_goes_by_the_bridge() -> Result<()> {
     let refused = |xbr: &xbr_tests::xbr::Xbr| -> Result<u64> {
         let status = xbr.status()?;
         let tables = status["tables"].as_array().into_iter().flatten();
-        Ok(tables.filter(|table| table["name"] == "fdb").map(|table| xbr_tests::xbr::count(&table["refused"])).sum())
+        Ok(tables.filter(|table| table["name"] == "fdb").map(|table| count(&table["refused"])).sum())
     };
     wait::until("status says that entries found no room", Duration::from_secs(3), || Ok(refused(&xbr)? > 0))?;
     xbr.stop()
+}
+
+/// As where each port is in thousands of VLANs: the bridge has an entry of its own for each.
+fn local_entries_leave_room_for_stations() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth, Kind::Veth, Kind::Veth])?;
+    let [one, two, _] = scene.first();
+    let own: Vec<Mac> = (0..60).map(|index| [2, 0x0b, 0, 0, 0x77, index]).collect();
+    let lines = own.iter().map(|address| format!("fdb add {} dev {} master permanent", mac(*address), two.port));
+    scene.net.host.batch("bridge", &lines.collect::<Vec<_>>())?;
+    // More than the table takes, and nearly as many.
+    for size in ["16", "64"] {
+        let xbr = scene.xbr(&["--fdb-size", size])?;
+        warm(&xbr, one, two)?;
+        let status = xbr.status()?;
+        let entries = count(&status["bridges"][0]["fdb_entries"]);
+        ensure!((2..=9).contains(&entries), "{entries} entries with room for {size}");
+        let mut capture = two.capture()?;
+        let sender = one.sender()?;
+        for (number, address) in (0..).zip(&own) {
+            sender.send(&Frame::new(one.mac, *address).numbered(7, number).bytes())?;
+        }
+        ensure!(numbers(&mut capture)?.is_empty(), "what is addressed to the bridge left by a port");
+        xbr.stop()?;
+    }
+    Ok(())
 }
 
 fn a_static_entry_is_used() -> Result<()> {

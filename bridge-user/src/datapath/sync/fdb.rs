@@ -65,8 +65,13 @@ pub struct FdbSync {
 impl FdbSync {
     /// Takes over a whole dump; `generations` were read before it was asked for. Entries are written by
     /// [`super::Sync::apply`].
-    pub fn replace(&mut self, tables: &mut Tables, dump: Vec<(KernelKey, FdbEntry)>, generations: &[u32]) {
+    pub fn replace(&mut self, tables: &mut Tables, mut dump: Vec<(KernelKey, FdbEntry)>, generations: &[u32]) {
         self.footing = None;
+        // A bridge has an entry of its own for each port in each of its VLANs: they are the first that there is no room for, as
+        // frames to an address that is not in the table go to the bridge as well.
+        if dump.len() > tables.fdb_size() / 4 * 3 {
+            dump.retain(|(_, entry)| !entry.local);
+        }
         self.dump = !self.dump;
         self.known.reserve(dump.len().saturating_sub(self.known.len()));
         for (key, entry) in dump {

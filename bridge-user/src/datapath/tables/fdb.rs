@@ -57,6 +57,11 @@ impl FdbTable {
         Ok(Self { cells: Cells::map(ebpf, "xbr_fdb", shape.buckets)?, shape, used: 0 })
     }
 
+    /// How many entries it takes.
+    pub(super) fn size(&self) -> usize {
+        self.shape.entries as usize
+    }
+
     /// Puts an entry, or replaces the one under this key. `false`: the table is full.
     pub(super) fn put(&mut self, key: FdbKey, data: u64, refresh_at: u64) -> bool {
         if let Some(place) = self.place_of(key) {
