@@ -8,7 +8,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
-use crate::{lab::code, proc, setup, setup::kernel::Kernel, test::binaries, vm::Vm};
+use crate::{lab::code, proc, setup, setup::kernel::Where, test::binaries, vm::Vm};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -42,19 +42,6 @@ enum What {
     },
 }
 
-/// Where it is measured.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Where {
-    /// The running kernel
-    Running,
-    /// A virtual machine with kernel 6.1
-    #[value(name = "6.1")]
-    V6_1,
-    /// A virtual machine with kernel 6.12
-    #[value(name = "6.12")]
-    V6_12,
-}
-
 /// Runs `cargo xtask bench`.
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     setup::ebpf()?;
@@ -80,12 +67,7 @@ fn program(programs: &[(String, String)]) -> Result<&str> {
 fn measure(kernel: Where, memory: &str, minutes: u64, words: &[String]) -> Result<ExitCode> {
     let programs = binaries::release()?;
     let bench = program(&programs)?;
-    let kernel = match kernel {
-        Where::Running => None,
-        Where::V6_1 => Some(Kernel::V6_1),
-        Where::V6_12 => Some(Kernel::V6_12),
-    };
-    let Some(kernel) = kernel else {
+    let Some(kernel) = kernel.machine() else {
         let mut command = proc::as_root(bench, "the measurement")?;
         let status = command.args(words).envs(programs.clone()).status();
         return Ok(code(status.with_context(|| format!("cannot run {bench}"))?.code().unwrap_or(1)));

@@ -6,26 +6,13 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     lab, proc,
-    setup::{self, kernel::Kernel},
+    setup::{self, kernel::Where},
     test::binaries,
     vm::Vm,
 };
 
 /// Seconds for booting a virtual machine and for the last scenarios, which may be made small.
 const SLACK: u64 = 600;
-
-/// Where scenarios go.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Where {
-    /// The kernel that runs this machine
-    Running,
-    /// A virtual machine with kernel 6.1
-    #[value(name = "6.1")]
-    V6_1,
-    /// A virtual machine with kernel 6.12
-    #[value(name = "6.12")]
-    V6_12,
-}
 
 /// Arguments of `cargo xtask differential`.
 #[derive(clap::Args)]
@@ -74,15 +61,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     programs.push(("XBR_IPROUTE2".to_owned(), iproute.dir.to_string_lossy().into_owned()));
     let keep = args.keep.clone().unwrap_or_else(|| proc::repo().join("target/differential"));
     fs::create_dir_all(&keep).with_context(|| format!("cannot create {}", keep.display()))?;
-    let kernel = match args.kernel {
-        Where::Running => {
-            let words = words(args, &keep.to_string_lossy())?;
-            let mut command = proc::as_root(&program, "the differential test")?;
-            let status = command.args(words).envs(programs).status();
-            return Ok(lab::code(status.with_context(|| format!("cannot run {program}"))?.code().unwrap_or(2)));
-        }
-        Where::V6_1 => Kernel::V6_1,
-        Where::V6_12 => Kernel::V6_12,
+    let Some(kernel) = args.kernel.machine() else {
+        let words = words(args, &keep.to_string_lossy())?;
+        let mut command = proc::as_root(&program, "the differential test")?;
+        let status = command.args(words).envs(programs).status();
+        return Ok(lab::code(status.with_context(|| format!("cannot run {program}"))?.code().unwrap_or(2)));
     };
     let vm = Vm {
         kernel,

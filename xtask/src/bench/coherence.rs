@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{Where, measure};
+use super::measure;
+use crate::setup::kernel::Where;
 
 /// Arguments of `cargo xtask bench coherence`. Kinds and modes are checked by the program that measures.
 #[derive(clap::Args)]

@@ -28,6 +28,30 @@ impl Kernel {
     pub(crate) const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 }
 
+/// Where something runs.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Where {
+    /// The kernel that runs this machine
+    Running,
+    /// A virtual machine with kernel 6.1
+    #[value(name = "6.1")]
+    V6_1,
+    /// A virtual machine with kernel 6.12
+    #[value(name = "6.12")]
+    V6_12,
+}
+
+impl Where {
+    /// The kernel of the virtual machine; `None`: this machine.
+    pub(crate) fn machine(self) -> Option<Kernel> {
+        match self {
+            Self::Running => None,
+            Self::V6_1 => Some(Kernel::V6_1),
+            Self::V6_12 => Some(Kernel::V6_12),
+        }
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
