@@ -134,9 +134,7 @@ pub struct Xbr {
 impl Xbr {
     /// Starts `xbr run ARGS` and waits until it is ready, or waits for a bridge.
     pub fn start(space: &Arc<Netns>, args: &[&str]) -> Result<Self> {
-        let mut xbr = Self::spawn(space, args, Arc::new(RunDir::new()?))?;
-        xbr.wait_ready()?;
-        Ok(xbr)
+        Self::start_patiently(space, args, PATIENCE)
     }
 
     /// As [`Self::start`], where there is more to read than usual.

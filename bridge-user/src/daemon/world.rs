@@ -384,6 +384,15 @@ impl World {
         Ok(())
     }
 
+    /// All devices, without xbr's own XDP programs.
+    fn ask_links(&mut self) -> Result<BTreeMap<IfIndex, Link>, Error> {
+        let mut links = self.requests.links()?;
+        for link in links.values_mut() {
+            link.xdp.retain(|id| !self.own_programs.contains(id));
+        }
+        Ok(links)
+    }
+
     fn refresh_links(&mut self) -> Result<(), Error> {
         // What is new is not heard by the kernel side before it is in the tables, so the kernel is asked once more.
         for _ in 0..2 {
@@ -391,10 +400,7 @@ impl World {
             self.dirty.devices.clear();
             let announced = self.sync.watch.announced(&self.tables);
             self.model.vlans = self.requests.vlans()?;
-            self.model.links = self.requests.links()?;
-            for link in self.model.links.values_mut() {
-                link.xdp.retain(|id| !self.own_programs.contains(id));
-            }
+            self.model.links = self.ask_links()?;
             self.refresh_policy()?;
             if !self.sync.watch.confirm(&mut self.tables, &announced) {
                 break;
@@ -407,14 +413,11 @@ impl World {
     /// confirm what is in doubt.
     fn refresh_silent(&mut self) -> Result<(), Error> {
         self.dirty.links = Links::Nothing;
-        let mut links = self.requests.links()?;
+        let links = self.ask_links()?;
         let known = &self.model.links;
         let is_known = |link: &Link| known.get(&link.ifindex).is_some_and(|known| is_same_device(known, link));
         if links.len() != known.len() || !links.values().all(is_known) {
             return self.refresh_links();
-        }
-        for link in links.values_mut() {
-            link.xdp.retain(|id| !self.own_programs.contains(id));
         }
         self.model.links = links;
         self.refresh_policy()

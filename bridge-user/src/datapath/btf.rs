@@ -111,11 +111,8 @@ impl Btf {
     pub fn member_offset(&self, structure: &str, path: &[&str]) -> Result<u32, BtfError> {
         let mut outcome = Err(BtfError::NoStructure(structure.to_owned()));
         // Several types may bear one name: the first in which the path leads somewhere is the one meant.
-        for section in self.split.iter().chain([&self.base]) {
-            for record in section.records().filter(Record::is_composite) {
-                if !self.is_named(record.name, structure) {
-                    continue;
-                }
+        for record in self.records().filter(Record::is_composite) {
+            if self.is_named(record.name, structure) {
                 match self.descend(record, structure, path) {
                     Ok(offset) => return Ok(offset),
                     Err(error) if matches!(outcome, Err(BtfError::NoStructure(_))) => outcome = Err(error),
@@ -128,17 +125,14 @@ impl Btf {
 
     /// The size in bytes of a struct or union.
     pub fn size(&self, structure: &str) -> Result<u32, BtfError> {
-        let sections = self.split.iter().chain([&self.base]);
-        let mut records = sections.flat_map(Section::records);
-        let size = records.find_map(|record| record.size().filter(|_| self.is_named(record.name, structure)));
+        let size = self.records().find_map(|record| record.size().filter(|_| self.is_named(record.name, structure)));
         size.ok_or_else(|| BtfError::NoStructure(structure.to_owned()))
     }
 
     /// All constants of the enumeration that `constant` belongs to, by their names.
     pub fn enumeration(&self, constant: &str) -> Result<BTreeMap<String, u32>, BtfError> {
-        let sections = self.split.iter().chain([&self.base]);
         let has_it = |record: &Record<'_>| record.enumerators().any(|(name, _)| self.is_named(name, constant));
-        let record = sections.flat_map(Section::records).find(has_it);
+        let record = self.records().find(has_it);
         let record = record.ok_or_else(|| BtfError::NoConstant(constant.to_owned()))?;
         Ok(record.enumerators().filter_map(|(name, value)| Some((self.text(name)?, value))).collect())
     }
@@ -215,17 +209,26 @@ impl Btf {
         Err("a chain of typedefs has no end")
     }
 
+    /// All types, the module's before those of the kernel itself.
+    fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.split.iter().chain([&self.base]).flat_map(Section::records)
+    }
+
+    /// The strings from this one on.
+    fn strings(&self, at: u32) -> Option<&[u8]> {
+        let section = self.split.as_ref().filter(|split| at >= split.first_string).unwrap_or(&self.base);
+        section.strings(at)
+    }
+
     /// A string.
     fn text(&self, at: u32) -> Option<String> {
-        let section = self.split.as_ref().filter(|split| at >= split.first_string).unwrap_or(&self.base);
-        let rest = section.strings(at)?;
+        let rest = self.strings(at)?;
         let end = rest.iter().position(|byte| *byte == 0)?;
         Some(String::from_utf8_lossy(&rest[..end]).into_owned())
     }
 
     fn is_named(&self, name: u32, wanted: &str) -> bool {
-        let section = self.split.as_ref().filter(|split| name >= split.first_string).unwrap_or(&self.base);
-        let rest = section.strings(name).and_then(|rest| rest.strip_prefix(wanted.as_bytes()));
+        let rest = self.strings(name).and_then(|rest| rest.strip_prefix(wanted.as_bytes()));
         rest.is_some_and(|rest| rest.first() == Some(&0))
     }
 }

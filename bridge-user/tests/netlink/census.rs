@@ -9,7 +9,7 @@ use bridge_user::{
     netlink::Requests,
 };
 
-use crate::lab::{bridge, in_namespace, index, run, vlan_bridge};
+use crate::lab::{bridge, entries_of_every_kind, in_namespace, index, run, vlan_bridge};
 
 /// The entries of these bridges, with a table of `size` entries.
 fn census(size: u32, bridges: &[IfIndex]) -> Option<HashMap<FdbKey, FdbEntry>> {
@@ -30,12 +30,8 @@ fn by_netlink(bridges: &[IfIndex]) -> HashMap<FdbKey, FdbEntry> {
 fn every_kind_of_entry() {
     in_namespace(|| {
         bridge("");
-        run("bridge fdb add 02:00:00:00:01:01 dev p0 master static
-             bridge fdb add 02:00:00:00:01:02 dev p0 master dynamic
-             bridge fdb add 02:00:00:00:01:03 dev p1 master static sticky
-             bridge fdb add 02:00:00:00:01:04 dev p1 master dynamic extern_learn
-             bridge fdb add 02:00:00:00:01:05 dev br0 self local
-             ip link add br1 type bridge
+        entries_of_every_kind();
+        run("ip link add br1 type bridge
              ip link add v0 type veth peer name v1
              ip link set v0 master br1
              ip link set br1 up

@@ -63,6 +63,15 @@ pub(crate) fn bridge(options: &str) {
     }
 }
 
+/// Entries of the bridge of [`bridge`] from 02:00:00:00:01:01 on: static, dynamic, sticky, `extern_learn`, local.
+pub(crate) fn entries_of_every_kind() {
+    run("bridge fdb add 02:00:00:00:01:01 dev p0 master static
+         bridge fdb add 02:00:00:00:01:02 dev p0 master dynamic
+         bridge fdb add 02:00:00:00:01:03 dev p1 master static sticky
+         bridge fdb add 02:00:00:00:01:04 dev p1 master dynamic extern_learn
+         bridge fdb add 02:00:00:00:01:05 dev br0 self local");
+}
+
 pub(crate) fn named<'a>(links: &'a BTreeMap<IfIndex, Link>, name: &str) -> &'a Link {
     links.values().find(|link| link.name == name).unwrap_or_else(|| panic!("no link {name}"))
 }

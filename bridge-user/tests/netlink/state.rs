@@ -7,7 +7,7 @@ use bridge_user::{
     netlink::{NetlinkError, Requests},
 };
 
-use crate::lab::{Elsewhere, batch, bridge, eventually, in_namespace, index, mac, named, run};
+use crate::lab::{Elsewhere, batch, bridge, entries_of_every_kind, eventually, in_namespace, index, mac, named, run};
 
 #[test]
 fn links_bridges_and_ports() {
@@ -94,12 +94,8 @@ fn counters_and_a_peer_elsewhere() {
 fn fdb_entries_of_bridges_only() {
     in_namespace(|| {
         bridge("");
-        run("bridge fdb add 02:00:00:00:01:01 dev p0 master static
-             bridge fdb add 02:00:00:00:01:02 dev p0 master dynamic
-             bridge fdb add 02:00:00:00:01:03 dev p1 master static sticky
-             bridge fdb add 02:00:00:00:01:04 dev p1 master dynamic extern_learn
-             bridge fdb add 02:00:00:00:01:05 dev br0 self local
-             bridge fdb add 02:00:00:00:01:06 dev p0 self permanent
+        entries_of_every_kind();
+        run("bridge fdb add 02:00:00:00:01:06 dev p0 self permanent
              ip link add vx0 type vxlan id 7 dstport 4789 dev q0 nolearning
              bridge fdb add 02:00:00:00:01:07 dev vx0 dst 192.0.2.1");
         let (br0, p0, p1) = (index("br0"), index("p0"), index("p1"));

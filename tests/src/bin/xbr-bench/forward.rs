@@ -23,7 +23,7 @@ pub(crate) mod report;
 mod sample;
 pub(crate) mod stage;
 mod streams;
-mod teach;
+pub(crate) mod teach;
 
 use self::{
     case::{Case, Work},

@@ -13,12 +13,14 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use xbr_tests::{
     bpf::generator::{Generator, Vary},
-    frame::{BROADCAST, Frame, Mac},
+    frame::{BROADCAST, Frame},
     net::{Guest, Kind, Net},
     netns::Netns,
     probe, wait,
     xbr::{Xbr, count},
 };
+
+use crate::forward::teach;
 
 /// Largest `--fdb-size`.
 const LARGEST: u32 = 4 << 20;
@@ -95,7 +97,8 @@ fn addresses(args: &Args, figures: &mut Figures) -> Result<()> {
     Xbr::start(&net.host, &["br0"])?.stop()?;
     figures.add("start and end with an empty table", seconds(before.elapsed()), "s");
 
-    learn(crowd, other, [2, 0xcc, 0, 0, 0, 0], args.addresses, None)?;
+    let frame = greeting([2, 0xcc], other);
+    crowd.space.enter(|| teach::crowd(&crowd.dev, &frame, args.addresses))??;
     let known = entries(&net.host)?;
     ensure!(known >= u64::from(args.addresses), "the bridge has learnt {known} of {} addresses", args.addresses);
     figures.add("addresses that the bridge knows", as_f64(known), "");
@@ -115,7 +118,7 @@ fn addresses(args: &Args, figures: &mut Figures) -> Result<()> {
     figures.add("processor while nothing happens", (processor(&xbr)? - idle) / 5.0 * 100.0, "%");
 
     let (busy, before) = (processor(&xbr)?, Instant::now());
-    let took = learn(crowd, other, [2, 0xdd, 0, 0, 0, 0], args.events, Some(args.rate))?;
+    let took = storm(crowd, &greeting([2, 0xdd], other), args.events, args.rate)?;
     // An answer tells of all that the kernel had announced. (To count the bridge's own entries takes it a minute.)
     let mut seen = held(&xbr)?;
     let mut settled = before.elapsed();
@@ -190,22 +193,22 @@ fn vlans(ports: u32, figures: &mut Figures) -> Result<()> {
     xbr.stop()
 }
 
-/// Lets the bridge learn `count` addresses that begin with the first two bytes of `first`, so many in a second. Returns how
-/// long that took.
-fn learn(from: &Guest, to: &Guest, first: Mac, count: u32, rate: Option<u32>) -> Result<Duration> {
-    let frame = Frame::new(first, to.mac).bytes();
-    let part = rate.map_or(count, |rate| rate / 100).clamp(1, 10_000);
+/// The frame of the first of many addresses, which begin with these two bytes.
+fn greeting(first: [u8; 2], to: &Guest) -> Vec<u8> {
+    Frame::new([first[0], first[1], 0, 0, 0, 0], to.mac).bytes()
+}
+
+/// Sends frames from `count` addresses, so many in a second, and returns how long that took.
+fn storm(from: &Guest, frame: &[u8], count: u32, rate: u32) -> Result<Duration> {
+    let part = (rate / 100).clamp(1, 10_000);
     from.space.enter(|| -> Result<Duration> {
-        // Twice where nothing is measured: a frame that was lost the first time is not the second time.
-        let rounds = if rate.is_some() { 1 } else { 2 };
-        let generator = Generator::new(&from.dev, &frame, Vary::Source(count))?;
+        let generator = Generator::new(&from.dev, frame, Vary::Source(count))?;
         let start = Instant::now();
         let mut sent = 0;
-        while sent < count * rounds {
-            generator.run(part.min(count * rounds - sent))?;
+        while sent < count {
+            generator.run(part.min(count - sent))?;
             sent += part;
-            let due = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(f64::from(sent) / f64::from(rate)));
-            sleep(due.saturating_sub(start.elapsed()).max(Duration::from_micros(if rate.is_some() { 0 } else { 500 })));
+            sleep(Duration::from_secs_f64(f64::from(sent) / f64::from(rate)).saturating_sub(start.elapsed()));
         }
         Ok(start.elapsed())
     })?

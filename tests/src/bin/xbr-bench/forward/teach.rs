@@ -41,24 +41,11 @@ impl Stage {
             .try_for_each(|number| Sender::open(&self.target, &format!("eth{number}"))?.send(&bytes(target(number))))
     }
 
-    /// Frames from `count` addresses behind the first port, in parts that its queue can hold.
+    /// Frames from `count` addresses behind the first port.
     fn teach_many(&self, count: u32) -> Result<()> {
         self.host().cmd(&format!("ethtool -K {} gro on", out(0)))?;
         let frame = Frame::new(target(0), SOURCE).bytes();
-        self.target.enter(|| -> Result<()> {
-            let generator = Generator::new("eth0", &frame, Vary::Source(count))?;
-            // Twice: a frame that was lost the first time is not the second time.
-            for _ in 0..2 {
-                let mut left = count;
-                while left > 0 {
-                    let part = left.min(100_000);
-                    generator.run(part)?;
-                    left -= part;
-                    sleep(Duration::from_millis(5));
-                }
-            }
-            Ok(())
-        })??;
+        self.target.enter(|| crowd("eth0", &frame, count))??;
         let learnt = self.learnt()?;
         ensure!(learnt >= count as usize, "the bridge has learnt {learnt} of {count} addresses");
         Ok(())
@@ -69,4 +56,21 @@ impl Stage {
         let text = self.host().cmd("bridge fdb show br br0")?;
         Ok(text.lines().filter(|line| line.starts_with("02:bb:") && line.contains("master br0")).count())
     }
+}
+
+/// Sends frames from `count` addresses out of a device of this thread's namespace, in parts that the queue at its other end can
+/// hold.
+pub(crate) fn crowd(device: &str, frame: &[u8], count: u32) -> Result<()> {
+    let generator = Generator::new(device, frame, Vary::Source(count))?;
+    // Twice: a frame that was lost the first time is not the second time.
+    for _ in 0..2 {
+        let mut left = count;
+        while left > 0 {
+            let part = left.min(100_000);
+            generator.run(part)?;
+            left -= part;
+            sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
 }
