@@ -126,6 +126,13 @@ impl Decision {
 /// Decides on `frame`, which came in at the port in slot `ingress`.
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, ingress: u16, frame: &Frame) -> Decision {
+    let mut origin = Origin::NONE;
+    decide_from(tables, ingress, frame, &mut origin)
+}
+
+/// As [`decide`]; `origin` gets what was found out before the destination was looked at, where that is looked at.
+#[inline(always)]
+pub fn decide_from<T: Tables>(tables: &T, ingress: u16, frame: &Frame, origin: &mut Origin) -> Decision {
     let Some(port) = tables.port(ingress) else {
         return Decision::pass(Reason::Inconsistent);
     };
@@ -145,9 +152,59 @@ pub fn decide<T: Tables>(tables: &T, ingress: u16, frame: &Frame) -> Decision {
     };
     let verdict = match check_source(tables, port, flags, ingress, &class, frame) {
         Some(reason) => Verdict::Pass(reason),
-        None => forward(tables, flags, ingress, &class, frame),
+        None => {
+            *origin = Origin::new(ingress, flags, &class);
+            match deliver(tables, origin, frame) {
+                Ok(Delivery { slot, port, leaves }) => {
+                    Verdict::Forward { slot, ifindex: port.ifindex, flags: port.flags, leaves }
+                }
+                Err(reason) => Verdict::Pass(reason),
+            }
+        }
     };
     Decision { verdict, fid: Fid::new(class.fid), vid: class.vid }
+}
+
+/// What is known of a frame when its source has been accepted and its destination not been looked at: the same for all frames
+/// to stations that come from one station in one VLAN with the same outer tag.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// [`port_flags`] of the ingress port.
+    pub flags: u32,
+    /// On a VLAN-aware bridge: the tag that the frame carries inside the bridge.
+    pub inside: Option<Tag>,
+    /// Slot of the ingress port.
+    pub slot: u16,
+    /// The forwarding id.
+    pub fid: u16,
+    /// The kernel's VLAN id; 0 on a VLAN-unaware bridge.
+    pub vid: u16,
+    /// Length, in bytes, of a tag that came in as the outermost and is no tag to this bridge: `vlan_insert_tag_set_proto`
+    /// puts it into the bytes, where it counts.
+    pub payload: u16,
+}
+
+impl Origin {
+    /// Nothing is known.
+    pub const NONE: Origin = Origin { flags: 0, inside: None, slot: 0, fid: 0, vid: 0, payload: 0 };
+
+    #[inline(always)]
+    const fn new(slot: u16, flags: u32, class: &Class) -> Self {
+        let Class { fid, vid, inside, payload } = *class;
+        Self { flags, inside, slot, fid, vid, payload }
+    }
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// Slot of the egress port.
+    pub slot: u16,
+    /// The egress port.
+    pub port: &'a Port,
+    /// As in [`Verdict::Forward`].
+    pub leaves: Option<Tag>,
 }
 
 #[inline(always)]
@@ -211,11 +268,10 @@ const MIN_TAGGED_LEN: u32 = MIN_TAGGED as u32;
 struct Class {
     fid: u16,
     vid: u16,
-    /// On a VLAN-aware bridge: the tag that the frame carries inside the bridge.
+    /// As in [`Origin`].
     inside: Option<Tag>,
-    /// Length, in bytes, of a tag that came in as the outermost and is no tag to this bridge: `vlan_insert_tag_set_proto`
-    /// puts it into the bytes, where it counts.
-    payload: u32,
+    /// As in [`Origin`].
+    payload: u16,
 }
 
 /// `__allowed_ingress`.
@@ -229,10 +285,10 @@ fn classify(port: &Port, flags: u32, frame: &Frame) -> Result<Class, Reason> {
     let tpid = port.tpid;
     // A tag of the other protocol is payload. As such it has to be long enough for the far end (skb_vlan_untag).
     let payload = match frame.tag {
-        Some(tag) if tag.tpid() != tpid => VLAN_HLEN,
+        Some(tag) if tag.tpid() != tpid => VLAN_HLEN as u16,
         _ => 0,
     };
-    if payload != 0 && frame.len + payload < MIN_TAGGED_LEN {
+    if payload != 0 && frame.len + u32::from(payload) < MIN_TAGGED_LEN {
         return Err(Reason::TagProtocol);
     }
     let tci = match frame.tag {
@@ -288,67 +344,66 @@ fn check_source<T: Tables>(
     None
 }
 
-/// `br_fdb_find_rcu`, `br_forward`, `should_deliver`, `is_skb_forwardable`, `br_handle_vlan`.
+/// The half of the decision that looks at the destination: `br_fdb_find_rcu`, `br_forward`, `should_deliver`,
+/// `is_skb_forwardable`, `br_handle_vlan`. Of the frame it looks at the destination, which is no multicast address, the tag, the
+/// length and, where `br_netfilter` looks at IP, the EtherType.
 #[inline(always)]
-fn forward<T: Tables>(tables: &T, ingress_flags: u32, ingress: u16, class: &Class, frame: &Frame) -> Verdict {
-    let Some(entry) = tables.fdb(class.fid, class.vid, frame.dst) else {
-        return Verdict::Pass(Reason::DestinationUnknown);
+pub fn deliver<'a, T: Tables>(tables: &'a T, origin: &Origin, frame: &Frame) -> Result<Delivery<'a>, Reason> {
+    let Origin { flags: ingress_flags, slot: ingress, fid, vid, .. } = *origin;
+    let Some(entry) = tables.fdb(fid, vid, frame.dst) else {
+        return Err(Reason::DestinationUnknown);
     };
     if entry.flags & fdb_flags::LOCAL != 0 {
-        return Verdict::Pass(Reason::Local);
+        return Err(Reason::Local);
     }
     if entry.flags & fdb_flags::OPAQUE != 0 {
-        return Verdict::Pass(Reason::DestinationFeature);
+        return Err(Reason::DestinationFeature);
     }
     if entry.slot == ingress {
-        return Verdict::Pass(Reason::SamePort);
+        return Err(Reason::SamePort);
     }
     let Some(out) = tables.port(entry.slot) else {
-        return Verdict::Pass(Reason::Inconsistent);
+        return Err(Reason::Inconsistent);
     };
     let flags = out.flags;
     if flags & port_flags::EGRESS == 0 {
-        return Verdict::Pass(if flags & port_flags::EGRESS_POLICY == 0 {
-            Reason::EgressPort
-        } else {
-            Reason::EgressPolicy
-        });
+        return Err(if flags & port_flags::EGRESS_POLICY == 0 { Reason::EgressPort } else { Reason::EgressPolicy });
     }
     if ingress_flags & flags & port_flags::ISOLATED != 0 {
-        return Verdict::Pass(Reason::Isolated);
+        return Err(Reason::Isolated);
     }
     // br_nf_dev_queue_xmit cuts what is longer than the MTU itself into fragments; without it, a tag's length is allowed.
     let allowance = if netfilter_sees(ingress_flags, frame) { VLAN_HLEN } else { 0 };
-    if !frame.gso && frame.len + class.payload + allowance > out.max_len {
-        return Verdict::Pass(Reason::Mtu);
+    if !frame.gso && frame.len + u32::from(origin.payload) + allowance > out.max_len {
+        return Err(Reason::Mtu);
     }
-    let leaves = match class.inside {
+    let leaves = match origin.inside {
         None => {
             // A slot that changed hands: the entry is of another bridge.
-            if flags & port_flags::VLAN_AWARE != 0 || out.fid_base != class.fid {
-                return Verdict::Pass(Reason::Inconsistent);
+            if flags & port_flags::VLAN_AWARE != 0 || out.fid_base != fid {
+                return Err(Reason::Inconsistent);
             }
             frame.tag
         }
         Some(inside) => {
-            if flags & port_flags::VLAN_AWARE == 0 || out.fid_base.wrapping_add(class.vid) != class.fid {
-                return Verdict::Pass(Reason::Inconsistent);
+            if flags & port_flags::VLAN_AWARE == 0 || out.fid_base.wrapping_add(vid) != fid {
+                return Err(Reason::Inconsistent);
             }
-            if !out.is_member(class.vid) {
-                return Verdict::Pass(Reason::EgressVlan);
+            if !out.is_member(vid) {
+                return Err(Reason::EgressVlan);
             }
             let tag = egress_tag(out, inside);
-            if class.payload == 0 {
+            if origin.payload == 0 {
                 tag
             } else if tag.is_some() {
                 // A second tag in front of it.
-                return Verdict::Pass(Reason::TagProtocol);
+                return Err(Reason::TagProtocol);
             } else {
                 frame.tag
             }
         }
     };
-    Verdict::Forward { slot: entry.slot, ifindex: out.ifindex, flags, leaves }
+    Ok(Delivery { slot: entry.slot, port: out, leaves })
 }
 
 /// `br_handle_vlan`: untagged egress strips exactly the bridge's tag.

@@ -64,33 +64,37 @@ pub const fn moment_of(coarse: u32) -> u64 {
 pub struct Placing {
     /// Odd numbers at random.
     pub multipliers: [u64; 2],
-    /// 64 less the log2 of the number of buckets.
-    pub shift: u32,
+    /// How many buckets there are.
+    pub buckets: u32,
 }
 
 impl Placing {
-    /// For this number of buckets, a power of two from 2 on.
+    /// For this number of buckets, from 2 on.
     pub const fn new(random: [u64; 2], buckets: u32) -> Self {
-        Self { multipliers: [random[0] | 1, random[1] | 1], shift: 64 - buckets.trailing_zeros() }
+        Self { multipliers: [random[0] | 1, random[1] | 1], buckets }
     }
 
     /// The first (0) or second (1) bucket of a key.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a number of a bucket, of which there are fewer than 2^32")]
     pub const fn bucket(&self, which: usize, key: FdbKey) -> u32 {
-        (key.0.wrapping_mul(self.multipliers[which]) >> self.shift) as u32
+        bucket(key.0, self.multipliers[which], self.buckets)
     }
+}
+
+/// The bucket of a key: the upper half of the product, a fraction of 2^32, of all buckets. As many as there have to be, and
+/// not the next power of two: a table that is larger has more pages, and a look-up is what it takes to find the page.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "less than the number of buckets")]
+pub const fn bucket(key: u64, multiplier: u64, buckets: u32) -> u32 {
+    ((key.wrapping_mul(multiplier) >> 32) * buckets as u64 >> 32) as u32
 }
 
 /// How many buckets a table of `entries` has: at most half of the room is used, or there would be addresses both of whose
 /// buckets are full.
+#[expect(clippy::cast_possible_truncation, reason = "less than the number of entries, but for the smallest tables")]
 pub const fn buckets(entries: u32) -> u32 {
     let wanted = (entries as u64 * 2).div_ceil(BUCKET as u64);
-    let mut buckets = 2;
-    while (buckets as u64) < wanted {
-        buckets *= 2;
-    }
-    buckets
+    if wanted < 2 { 2 } else { wanted as u32 }
 }
 
 #[cfg(feature = "user")]
@@ -133,15 +137,15 @@ mod tests {
     fn half_of_the_room_is_enough() {
         for entries in [1, 2, 3, 4, 100, 65_536, 98_304, 1_000_000, u32::MAX / 4] {
             let buckets = buckets(entries);
-            assert!(buckets.is_power_of_two() && buckets >= 2);
             assert!(u64::from(buckets) * 3 >= 2 * u64::from(entries), "{entries}: {buckets}");
         }
-        assert_eq!((buckets(3), buckets(65_536), buckets(98_304), buckets(1_000_000)), (2, 65_536, 65_536, 1 << 20));
+        assert_eq!((buckets(0), buckets(1), buckets(3), buckets(4)), (2, 2, 2, 3));
+        assert_eq!((buckets(65_536), buckets(98_304), buckets(u32::MAX)), (43_691, 65_536, 2_863_311_530));
     }
 
     #[test]
     fn buckets_are_in_the_table() {
-        for buckets in [2, 4, 65_536, 1 << 31] {
+        for buckets in [2, 3, 4, 65_536, 1 << 31, u32::MAX] {
             let placing = Placing::new([0x9e37_79b9_7f4a_7c15, u64::MAX], buckets);
             for key in [FdbKey(0), FdbKey(u64::MAX), FdbKey(0x0200_0000_0001_0001)] {
                 assert!(placing.bucket(0, key) < buckets && placing.bucket(1, key) < buckets);
@@ -150,10 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_is_in_the_upper_bits_of_the_product() {
+    fn the_bucket_is_where_the_product_lies_between_zero_and_all() {
         let placing = Placing::new([2, 4], 1 << 16);
         assert_eq!(placing.multipliers, [3, 5]);
         let key = FdbKey(0x1234_0000_0000_0000);
         assert_eq!((placing.bucket(0, key), placing.bucket(1, key)), (0x369c, 0x5b04));
+        let placing = Placing::new([1, 1], 1000);
+        let at = |key| placing.bucket(0, FdbKey(key));
+        assert_eq!([at(0), at(1 << 62), at(1 << 63), at(3 << 62), at(u64::MAX)], [0, 250, 500, 750, 999]);
     }
 }

@@ -6,20 +6,31 @@
 //! it is no older than [`FLOW_TICKS`]. So the lease and the refresh of sources need not be looked at for every frame, and a
 //! change of whatever kind ends all decisions before it for the price of a few writes.
 //!
+//! Behind it stands a smaller one of *origins* ([`FlowKey::origin`]): what is the same whatever the destination, so that of a
+//! frame to a station that the first cache does not hold only the destination is looked up ([`crate::decide::deliver`]).
+//!
 //! The cell also counts the frames that it served. They are added to the counters of port and VLAN when the cell is filled
 //! anew; until then user space adds them itself.
 
 use crate::{
-    decide::Fid,
+    decide::{Fid, Origin},
     frame::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, ETH_P_PPP_SES, Tag, is_tag},
+    mac::Mac,
     reason::Reason,
-    tags::Rewrite,
+    tags::{Arrived, Rewrite},
 };
 
-/// log2 of the number of cells of one CPU.
+/// log2 of the number of cells of one CPU that hold flows.
 pub const FLOW_BITS: u32 = 10;
-/// Cells of one CPU.
+/// Cells of one CPU that hold flows.
 pub const FLOWS: u32 = 1 << FLOW_BITS;
+/// log2 of the number of cells of one CPU that hold origins.
+pub const ORIGIN_BITS: u32 = 8;
+/// All cells of one CPU: those of flows, then those of origins.
+pub const CELLS: u32 = FLOWS + (1 << ORIGIN_BITS);
+/// Of so many frames that an origin has served, the next one goes all the way, so that its flow gets a cell of its own. A
+/// power of two.
+pub const ORIGIN_SHARE: u64 = 128;
 /// How old a decision may become, in ticks of the kernel (1 to 10 ms each).
 pub const FLOW_TICKS: u64 = 8;
 /// Churn cells, of VLAN ids modulo this number; 0 is also that of VLAN-unaware bridges.
@@ -51,6 +62,12 @@ const SERVED_BITS: u32 = 24;
 #[inline(always)]
 pub const fn packets_and_bytes(served: u64) -> (u64, u64) {
     (served & ((1 << SERVED_BITS) - 1), served >> SERVED_BITS)
+}
+
+/// Whether the next frame is to go all the way, after what an origin has [`served`].
+#[inline(always)]
+pub const fn is_due(served: u64) -> bool {
+    served & (ORIGIN_SHARE - 1) == ORIGIN_SHARE - 1
 }
 
 /// What is the same in all frames of a flow, in three words that take few instructions to put together.
@@ -179,16 +196,51 @@ impl FlowKey {
         !is_tag(ethertype) && ethertype != ETH_P_PPP_SES && !(ethertype == ETH_P_IPV6 && self.protocol() == ICMPV6)
     }
 
-    /// The cell, below [`FLOWS`].
+    /// The key without the destination: of all frames that come from one station alike.
     #[inline(always)]
-    pub const fn cell(&self) -> u32 {
+    pub const fn origin(&self) -> Self {
+        Self { head: self.head & SOURCE, ..*self }
+    }
+
+    /// Whether the destination is a group's or everybody's.
+    #[inline(always)]
+    pub const fn is_to_many(&self) -> bool {
+        self.head & MANY != 0
+    }
+
+    /// The destination.
+    #[inline(always)]
+    pub const fn dst(&self) -> Mac {
+        let [m0, m1, m2, m3, m4, m5, ..] = self.head.to_ne_bytes();
+        Mac::new([m0, m1, m2, m3, m4, m5])
+    }
+
+    /// The cell of an origin, from [`FLOWS`] on and below [`CELLS`].
+    #[inline(always)]
+    pub const fn origin_cell(&self) -> usize {
+        FLOWS as usize + (self.mixed() >> (64 - ORIGIN_BITS)) as usize
+    }
+
+    /// The cell of a flow, below [`FLOWS`].
+    #[inline(always)]
+    pub const fn cell(&self) -> usize {
+        (self.mixed() >> (64 - FLOW_BITS)) as usize
+    }
+
+    #[inline(always)]
+    const fn mixed(&self) -> u64 {
         // The last two bytes of the destination, what of the source is not the same at all stations of a maker, a tag, and the
         // protocol: they come to lie beside each other.
         // Multiplication carries differences upwards, where the number of the cell is taken from.
         let mixed = (self.head >> 32) ^ self.middle ^ (self.rest >> 8);
-        (mixed.wrapping_mul(0xd6e8_feb8_6659_fd93) >> (64 - FLOW_BITS)) as u32
+        mixed.wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
 }
+
+/// Of [`FlowKey::head`]: what is of the source.
+const SOURCE: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+/// Of [`FlowKey::head`]: the bit of the destination that makes it one of many.
+const MANY: u64 = u64::from_ne_bytes([1, 0, 0, 0, 0, 0, 0, 0]);
 
 /// Bit of [`FlowKey::rest`]: the hook is XDP.
 const XDP: u64 = 1 << 31;
@@ -201,6 +253,8 @@ pub const fn is_ip(ethertype: u16) -> bool {
 
 /// Flags of [`Flow`].
 pub mod flow_flags {
+    use crate::tags::Rewrite;
+
     /// Tags change.
     pub const REWRITE: u16 = 1 << 0;
     /// What is sent is counted here: it leaves as a logical port's, or by the far end of a pair.
@@ -222,6 +276,24 @@ pub mod flow_flags {
     pub const UNCLASSIFIED: u16 = 1 << 8;
     /// It is handed to the far end of the pair, and the near end counts nothing.
     pub const PEER: u16 = 1 << 9;
+    /// With `REWRITE`: one tag is put in front, and nothing else changes.
+    pub const PUSH: u16 = 1 << 10;
+    /// With `REWRITE`: one tag is taken off, and nothing else changes.
+    pub const POP: u16 = 1 << 11;
+
+    /// What [`Flow::rewrite`](super::Flow) asks for.
+    pub const TAGS: u16 = REWRITE | PUSH | POP;
+
+    /// Those of [`TAGS`] that stand for this.
+    #[inline(always)]
+    pub const fn of(rewrite: &Rewrite) -> u16 {
+        match (rewrite.pop, rewrite.push) {
+            (0, 0) => 0,
+            (0, 1) => REWRITE | PUSH,
+            (1, 0) => REWRITE | POP,
+            _ => REWRITE,
+        }
+    }
 }
 
 /// One cell. What every frame looks at fills the first 64 bytes.
@@ -256,8 +328,13 @@ pub struct Flow {
     pub address: u64,
     /// In the first cell of each CPU: how often cells were emptied there, twice for each time.
     pub flushes: u64,
+    /// Of an origin: what was found out before the destination was looked at. Its `out`, `max_len`, `ifindex` and `rewrite`
+    /// are those of the frame at hand.
+    pub origin: Origin,
+    /// Of an origin: the tags that such frames come with.
+    pub arrived: Arrived,
     /// So that the size is a multiple of the alignment.
-    pub unused: [u64; 4],
+    pub unused: u64,
 }
 
 impl Flow {
@@ -296,7 +373,9 @@ impl Flow {
         rewrite: Rewrite::NOTHING,
         address: 0,
         flushes: 0,
-        unused: [0; 4],
+        origin: Origin::NONE,
+        arrived: Arrived { outer: None, tag: None },
+        unused: 0,
     };
 }
 
@@ -376,7 +455,7 @@ mod tests {
             }
         }
         for (place, one) in keys.iter().enumerate() {
-            assert!(one.cell() < FLOWS);
+            assert!(one.cell() < FLOWS as usize);
             for other in &keys[place + 1..] {
                 assert_ne!(one, other);
             }
@@ -526,6 +605,71 @@ mod tests {
         assert!(!FlowKey::of_tc(&wire(TEN), 7, None).decides());
     }
 
+    #[test]
+    fn an_origin_is_everything_but_the_destination() {
+        let keys = |wire: Wire| [FlowKey::of_xdp(&wire, 7), FlowKey::of_tc(&wire, 7, TEN)];
+        for tag in [None, TEN] {
+            let origins = keys(wire(tag)).map(|key| key.origin());
+            for offset in 0..6 {
+                assert_eq!(keys(with(wire(tag), offset)).map(|key| key.origin()), origins, "{offset}");
+            }
+            for offset in 6..14 {
+                for (key, origin) in keys(with(wire(tag), offset)).iter().zip(&origins) {
+                    assert_ne!(key.origin(), *origin, "{offset}");
+                }
+            }
+            for origin in origins {
+                assert_eq!(origin.origin(), origin);
+                assert!((FLOWS as usize..CELLS as usize).contains(&origin.origin_cell()));
+            }
+        }
+        let origin = FlowKey::of_xdp(&wire(None), 7).origin();
+        assert_ne!(origin, FlowKey::of_xdp(&wire(None), 8).origin());
+        assert_ne!(origin, FlowKey::of_tc(&wire(None), 7, None).origin());
+    }
+
+    #[test]
+    fn the_destination_is_in_the_key() {
+        let key = FlowKey::of_xdp(&wire(TEN), 7);
+        assert_eq!(key.dst(), Mac::new([2, 0, 0, 0, 0, 1]));
+        assert!(!key.is_to_many());
+        for offset in 0..6 {
+            for bit in 0..8 {
+                let mut bytes = wire(None);
+                bytes.0[offset] ^= 1 << bit;
+                let key = FlowKey::of_xdp(&bytes, 7);
+                assert_eq!(key.is_to_many(), key.dst().is_multicast(), "byte {offset}, bit {bit}");
+                assert_eq!(key.dst().bytes(), bytes.0[..6]);
+            }
+        }
+    }
+
+    #[test]
+    fn one_in_so_many_frames_goes_all_the_way() {
+        let due: Vec<u64> = (0..400).filter(|frames| is_due((0..*frames).map(|_| served(64)).sum())).collect();
+        assert_eq!(due, [127, 255, 383]);
+    }
+
+    #[test]
+    fn flags_say_what_happens_to_the_tags() {
+        use flow_flags::{POP, PUSH, REWRITE, TAGS, of};
+        for (pop, push, flags) in [
+            (0, 0, 0),
+            (0, 1, REWRITE | PUSH),
+            (1, 0, REWRITE | POP),
+            (1, 1, REWRITE),
+            (2, 0, REWRITE),
+            (0, 2, REWRITE),
+        ] {
+            assert_eq!(of(&Rewrite { pop, push, tags: [TEN; 2] }), flags, "{pop}, {push}");
+        }
+        assert_eq!(TAGS.count_ones(), 3);
+        let others = [flow_flags::COUNTS_SENT, flow_flags::FROM_PARENT, flow_flags::VIRTUAL, flow_flags::TAGGED];
+        let more = [flow_flags::UDP4, flow_flags::UDP6, flow_flags::PASSES, flow_flags::UNCLASSIFIED, flow_flags::PEER];
+        let all = [others.as_slice(), &more, &[REWRITE, PUSH, POP]].concat();
+        assert_eq!(all.iter().fold(0, |sum: u16, flag| sum | flag).count_ones() as usize, all.len());
+    }
+
     /// Neighbours in address space, as a hypervisor gives them out, do not crowd in a few cells.
     #[test]
     fn cells_are_used_evenly() {
@@ -544,9 +688,16 @@ mod tests {
                 FlowKey::of_tc(&wire(None), 7, vlan),
             ];
             for (used, key) in used.iter_mut().zip(keys) {
-                used[key.cell() as usize] += 1;
+                used[key.cell()] += 1;
             }
         }
+        let mut origins = [0u32; (CELLS - FLOWS) as usize];
+        for number in 0..u16::try_from(CELLS - FLOWS).unwrap() {
+            let mut from_many = wire(None);
+            from_many.0[10..12].copy_from_slice(&number.to_be_bytes());
+            origins[FlowKey::of_xdp(&from_many, 7).origin().origin_cell() - FLOWS as usize] += 1;
+        }
+        assert!(origins.iter().filter(|count| **count > 0).count() > origins.len() / 2);
         for used in used {
             assert!(used.iter().filter(|count| **count > 0).count() > FLOWS as usize / 2);
             assert!(used.iter().all(|count| *count < 12));

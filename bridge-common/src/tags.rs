@@ -8,6 +8,7 @@
 use crate::frame::Tag;
 
 /// The tags of a frame that may change, as on the wire.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrived {
     /// The tag of the logical port that the frame came in at; `None` at any other port.

@@ -17,7 +17,7 @@ use proptest::{
 use reference::{
     anything::any_tables,
     case::Case,
-    property::{agrees, keeps_borders, reads},
+    property::{agrees, keeps_borders, origin_holds, reads},
     scenario::scenario,
     tables::tables_of,
 };
@@ -63,6 +63,14 @@ proptest! {
     fn no_tables_make_a_frame_cross_a_border((tables, frames) in any_tables(FRAMES)) {
         for (ingress, frame) in frames {
             keeps_borders(&tables, ingress, &frame).map_err(TestCaseError::fail)?;
+        }
+    }
+
+    /// What is known of a fast frame's origin decides about frames to all other stations as well.
+    #[test]
+    fn an_origin_decides_as_the_whole_does((tables, frames) in any_tables(FRAMES)) {
+        for (ingress, frame) in frames {
+            origin_holds(&tables, ingress, &frame).map_err(TestCaseError::fail)?;
         }
     }
 

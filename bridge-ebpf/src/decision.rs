@@ -5,7 +5,7 @@
 //! serves the same end.
 
 use bridge_common::{
-    decide::{Decision, Fid, Verdict, decide},
+    decide::{Decision, Fid, Origin, Verdict, decide_from},
     frame::{Frame, Tag},
     reason::Reason,
 };
@@ -23,6 +23,8 @@ pub(crate) struct Case {
     /// As in [`Decision`].
     pub(crate) fid: Fid,
     pub(crate) way: Forward,
+    /// Of a frame that is forwarded.
+    pub(crate) origin: Origin,
 }
 
 /// [`Verdict::Forward`].
@@ -99,7 +101,7 @@ pub(crate) extern "C" fn xbr_decide(paper: *mut [u64; WORDS]) -> u64 {
     }
     // SAFETY: only `Paper::decide` calls this.
     let case = unsafe { &mut *paper.cast::<Case>() };
-    let Decision { verdict, fid, vid } = decide(&KernelTables, case.slot, &case.frame);
+    let Decision { verdict, fid, vid } = decide_from(&KernelTables, case.slot, &case.frame, &mut case.origin);
     case.fid = fid;
     case.vid = vid;
     match verdict {

@@ -20,15 +20,12 @@ static XBR_FDB_FIRST: Global<u64> = Global::new(1);
 static XBR_FDB_SECOND: Global<u64> = Global::new(1);
 /// As above.
 #[unsafe(no_mangle)]
-static XBR_FDB_SHIFT: Global<u32> = Global::new(63);
+static XBR_FDB_BUCKETS: Global<u32> = Global::new(2);
 
 /// Looks a key up whose generation is this one. Returns 0 if it is not there; else slot (bits 0 to 15), flags (16 to 31), and
 /// refresh ([`coarse`], 32 to 63).
-///
-/// A function that the linker exports, so that the verifier looks at it once, and not on each way that leads to a call.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn xbr_find(key: u64, generation: u64) -> u64 {
+#[inline(always)]
+pub(crate) fn find(key: u64, generation: u64) -> u64 {
     let stored = bridge_common::fdb::stored(FdbKey(key));
     for multiplier in [XBR_FDB_FIRST.load(), XBR_FDB_SECOND.load()] {
         let Some(bucket) = bucket(key, multiplier) else { return 0 };
@@ -51,6 +48,14 @@ pub(crate) extern "C" fn xbr_find(key: u64, generation: u64) -> u64 {
         }
     }
     0
+}
+
+/// As [`find`]: a function that the linker exports, so that the verifier looks at it once, and not on each way that leads to a
+/// call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn xbr_find(key: u64, generation: u64) -> u64 {
+    find(key, generation)
 }
 
 /// Notes when the source's next frame is to go to the bridge. Returns 1 if the key is there. As [`xbr_find`].
@@ -77,5 +82,5 @@ pub(crate) extern "C" fn xbr_refresh(key: u64, at: u64) -> u64 {
 
 #[inline(always)]
 fn bucket(key: u64, multiplier: u64) -> Option<*mut Bucket> {
-    FDB.get_ptr_mut((key.wrapping_mul(multiplier) >> XBR_FDB_SHIFT.load()) as u32)
+    FDB.get_ptr_mut(bridge_common::fdb::bucket(key, multiplier, XBR_FDB_BUCKETS.load()))
 }

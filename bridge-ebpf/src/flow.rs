@@ -10,11 +10,13 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use bridge_common::{
-    decide::Fid,
-    flow::{self, CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, churn_cell, flow_flags, packets_and_bytes},
+    decide::{Fid, Origin},
+    flow::{
+        self, CELLS, CHURN_CELLS, FLOW_TICKS, Flow, FlowKey, Hook, churn_cell, flow_flags, is_due, packets_and_bytes,
+    },
     frame::{ETH_P_IP, ETH_P_IPV6, Tag},
     maps::{Port, port_flags},
-    tags::Rewrite,
+    tags::{Arrived, Rewrite, rewrite},
 };
 
 use crate::{
@@ -27,17 +29,18 @@ use crate::{
 #[unsafe(no_mangle)]
 static XBR_CACHE: Global<u32> = Global::new(1);
 
-/// The cells, [`FLOWS`] for each CPU; user space sets the size.
+/// The cells by CPU; user space sets for how many. One value for each, so that only the CPU is looked up, and that at the
+/// beginning of a program.
 #[map(name = "xbr_flows")]
-static CELLS: Array<Flow> = Array::with_max_entries(FLOWS, BPF_F_MMAPABLE);
+static FLOW_CELLS: Array<[Flow; CELLS as usize]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Cell 0: the key of the frame at hand.
 #[map(name = "xbr_key")]
 static KEY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 
-/// By [`churn_cell`]: when something was last cancelled there ([`bridge_common::maps::moment`]).
+/// By [`churn_cell`]: when something was last cancelled there ([`bridge_common::maps::moment`]). One value, as above.
 #[map(name = "xbr_churn")]
-static CHURN: Array<u64> = Array::with_max_entries(CHURN_CELLS, BPF_F_MMAPABLE);
+static CHURN: Array<[u64; CHURN_CELLS as usize]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The state of everything that a decision rests on, from before it was looked at.
 #[repr(C)]
@@ -67,6 +70,10 @@ pub(crate) struct Found {
     pub(crate) slot: u16,
     pub(crate) vid: u16,
     pub(crate) rewrite: Rewrite,
+    /// Where it is forwarded: what is the same whatever the destination.
+    pub(crate) origin: Origin,
+    /// As above: the tags that it came with.
+    pub(crate) arrived: Arrived,
 }
 
 /// What [`xbr_remember`] is told.
@@ -80,31 +87,64 @@ struct Note {
 const WORDS: usize = size_of::<Note>() / 8;
 const _: () = assert!(size_of::<Note>().is_multiple_of(8));
 
-/// The cell of a key on this CPU.
-#[inline(always)]
-pub(crate) fn cell(key: &FlowKey) -> Option<*mut Flow> {
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    CELLS.get_ptr_mut(cpu * FLOWS + key.cell())
+/// Where and when: asked for at once, as everything that is known before has to be put aside over a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Here {
+    cells: *mut Flow,
+    churn: *mut u64,
+    tick: u64,
 }
 
-/// The cell of this key if the decision in it still stands.
-#[inline(always)]
-pub(crate) fn current(key: &FlowKey) -> Option<&'static mut Flow> {
-    // Where nothing is remembered, no cell has a key.
-    let cell = cell(key)?;
-    // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each other:
-    // they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no port.
-    let flow = unsafe { &mut *cell };
-    if flow.key.head != key.head
-        || flow.key.middle != key.middle
-        || flow.key.rest != key.rest
-        || tick().wrapping_sub(flow.tick) >= FLOW_TICKS
-        || churn(flow.churn_at) != flow.churn
-    {
-        return None;
+impl Here {
+    /// `None` never happens: no CPU has a number that user space does not know of.
+    #[inline(always)]
+    pub(crate) fn now() -> Option<Self> {
+        // SAFETY: a helper without arguments.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let cells = FLOW_CELLS.get_ptr_mut(cpu)?.cast();
+        Some(Self { cells, churn: churn_cells()?, tick: tick() })
     }
-    Some(flow)
+
+    /// This CPU's cell with this number, of which there are [`CELLS`].
+    #[inline(always)]
+    fn cell(self, number: usize) -> *mut Flow {
+        self.cells.wrapping_add(number)
+    }
+
+    /// The cell of this key if the decision in it still stands.
+    #[inline(always)]
+    pub(crate) fn current(self, key: &FlowKey) -> Option<&'static mut Flow> {
+        self.standing(key, key.cell())
+    }
+
+    /// The cell of the origin of such frames, if what is in it still stands and nobody else is to decide about this one.
+    #[inline(always)]
+    pub(crate) fn current_origin(self, key: &FlowKey) -> Option<&'static mut Flow> {
+        if key.is_to_many() {
+            return None;
+        }
+        let key = key.origin();
+        self.standing(&key, key.origin_cell()).filter(|flow| !is_due(flow.served))
+    }
+
+    #[inline(always)]
+    fn standing(self, key: &FlowKey, number: usize) -> Option<&'static mut Flow> {
+        // Where nothing is remembered, no cell has a key.
+        let cell = self.cell(number);
+        // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each
+        // other: they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no
+        // port.
+        let flow = unsafe { &mut *cell };
+        if flow.key.head != key.head
+            || flow.key.middle != key.middle
+            || flow.key.rest != key.rest
+            || self.tick.wrapping_sub(flow.tick) >= FLOW_TICKS
+            || churn_at(self.churn, flow.churn_at) != flow.churn
+        {
+            return None;
+        }
+        Some(flow)
+    }
 }
 
 /// To be called before the FDB is looked at for a frame of this port; [`changed`] is to be read before everything. The FDB
@@ -121,7 +161,7 @@ pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) ->
         Some(tag) if tag.vid() != 0 => tag.vid(),
         _ => port.pvid & 0x0fff,
     };
-    Stamp { changed, churn: churn(churn_cell(vid)), vid }
+    Stamp { changed, churn: churn_cells().map_or(0, |cells| churn_at(cells, churn_cell(vid))), vid }
 }
 
 /// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
@@ -159,13 +199,13 @@ pub(crate) fn fill(stamp: Stamp, found: Found) {
 extern "C" fn xbr_remember(note: *mut [u64; WORDS]) -> u64 {
     // SAFETY: only `fill` calls this.
     if let Some(Note { stamp, found }) = unsafe { note.cast::<Note>().as_ref() } {
-        remember(*stamp, found);
+        remember(stamp, found);
     }
     0
 }
 
 #[inline(always)]
-fn remember(stamp: Stamp, found: &Found) {
+fn remember(stamp: &Stamp, found: &Found) {
     let Some(key) = KEY.get_ptr(0) else { return };
     // SAFETY: the value belongs to this CPU.
     let key = unsafe { &*key };
@@ -179,26 +219,58 @@ fn remember(stamp: Stamp, found: &Found) {
     {
         return;
     }
-    let Some(cell) = cell(key) else { return };
-    flush(cell);
-    let max_len = if found.max_len > 0xffff { 0xffff } else { found.max_len as u16 };
-    // SAFETY: as in `current`. The key is written last: whoever reads meanwhile finds no key that the rest is not about.
+    put(key.cell(), key, stamp, found, found.max_len, found.flags);
+    if found.flags & flow_flags::PASSES == 0 {
+        // What differs from destination to destination is written for each frame.
+        let flags = found.flags & (flow_flags::VIRTUAL | flow_flags::FROM_PARENT);
+        let origin = key.origin();
+        put(origin.origin_cell(), &origin, stamp, found, u32::MAX, flags);
+    }
+}
+
+/// Fills a cell.
+#[inline(always)]
+fn put(number: usize, key: &FlowKey, stamp: &Stamp, found: &Found, max_len: u32, flags: u16) {
+    let Some(here) = Here::now() else { return };
+    let cell = here.cell(number);
+    flush(here, cell);
+    let max_len = if max_len > 0xffff { 0xffff } else { max_len as u16 };
+    // SAFETY: as in `Here::standing`. The key is written last: whoever reads meanwhile finds no key that the rest is not about.
     unsafe {
         ptr::write_volatile(&raw mut (*cell).key.rest, 0);
         (*cell).churn = stamp.churn;
-        (*cell).tick = tick();
+        (*cell).tick = here.tick;
         (*cell).max_len = max_len;
         (*cell).churn_at = churn_cell(found.vid);
         (*cell).out = found.out;
-        (*cell).flags = found.flags | kind(key) | flag(flow_flags::UNCLASSIFIED, found.fid.get().is_none());
+        (*cell).flags = flags | kind(key) | flag(flow_flags::UNCLASSIFIED, found.fid.get().is_none());
         (*cell).ifindex = found.ifindex;
         (*cell).slot = found.slot;
         (*cell).fid = found.fid.index() as u16;
         (*cell).rewrite = found.rewrite;
+        (*cell).origin = found.origin;
+        (*cell).arrived = found.arrived;
         (*cell).key.head = key.head;
         (*cell).key.middle = key.middle;
         ptr::write_volatile(&raw mut (*cell).key.rest, key.rest);
     }
+}
+
+/// Writes to the cell of an origin where the frame at hand goes: out of `port` in slot `out`, with the tag `leaves`. Returns
+/// how many bytes longer it becomes.
+#[inline(always)]
+pub(crate) fn leaves(flow: &mut Flow, out: u16, port: &Port, leaves: Option<Tag>) -> i32 {
+    flow.out = out;
+    flow.ifindex = port.ifindex;
+    flow.flags &= !flow_flags::TAGS;
+    // Most leave as they came, and one look tells.
+    if flow.arrived.outer.is_none() && flow.arrived.tag == leaves {
+        return 0;
+    }
+    let rewrite = rewrite(flow.arrived, leaves, None);
+    flow.rewrite = rewrite;
+    flow.flags |= flow_flags::of(&rewrite);
+    rewrite.growth()
 }
 
 /// Remembers that frames like this one are left to the bridge, by the number of the reason.
@@ -213,6 +285,8 @@ pub(crate) fn pass(stamp: Stamp, slot: u16, reason: u16, fid: Fid) {
         fid,
         vid: stamp.vid,
         rewrite: Rewrite::NOTHING,
+        origin: Origin::NONE,
+        arrived: Arrived { outer: None, tag: None },
     };
     fill(stamp, found);
 }
@@ -226,12 +300,9 @@ pub(crate) fn served(flow: &mut Flow, len: u64) {
 /// Adds what the cell has served to the counters. User space looks at `flushes` of the first cell of each CPU before and
 /// after it adds up counters and cells: if it is odd or has changed, it has seen the same frames twice or not at all.
 #[inline(always)]
-fn flush(cell: *mut Flow) {
-    // SAFETY: as in `current`.
-    let (flow, first) = unsafe {
-        let Some(first) = CELLS.get_ptr_mut(bpf_get_smp_processor_id() * FLOWS) else { return };
-        (&mut *cell, &raw mut (*first).flushes)
-    };
+fn flush(here: Here, cell: *mut Flow) {
+    // SAFETY: as in `Here::standing`.
+    let (flow, first) = unsafe { (&mut *cell, &raw mut (*here.cells).flushes) };
     if flow.served == 0 {
         return;
     }
@@ -271,28 +342,36 @@ fn tick() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
-/// What is in a churn cell.
+/// The churn cells.
 #[inline(always)]
-fn churn(cell: u16) -> u64 {
-    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
-    CHURN.get_ptr(u32::from(cell)).map_or(0, |cell| unsafe { ptr::read_volatile(cell) })
+fn churn_cells() -> Option<*mut u64> {
+    CHURN.get_ptr_mut(0).map(|cells| cells.cast())
+}
+
+/// What is in the churn cell with this number.
+#[inline(always)]
+fn churn_at(cells: *mut u64, cell: u16) -> u64 {
+    // SAFETY: one of `churn_cells`, masked for the verifier; volatile, as others write meanwhile.
+    unsafe { ptr::read_volatile(cells.add(usize::from(churn_cell(cell)))) }
 }
 
 /// Ends every decision that rests on the FDB of the VLANs of this cell.
 #[inline(always)]
 pub(crate) fn churned(cell: u16, moment: u64) {
-    if let Some(cell) = CHURN.get_ptr_mut(u32::from(cell)) {
+    if let Some(cells) = churn_cells() {
         // SAFETY: as above.
-        unsafe { ptr::write_volatile(cell, moment) }
+        unsafe { ptr::write_volatile(cells.add(usize::from(churn_cell(cell))), moment) }
     }
 }
 
 /// Ends every decision.
 #[inline(always)]
 pub(crate) fn all_churned(moment: u64) {
+    let Some(cells) = churn_cells() else { return };
     let mut cell = 0;
-    while cell < CHURN_CELLS {
-        churned(cell as u16, moment);
+    while cell < CHURN_CELLS as usize {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(cells.add(cell), moment) }
         cell += 1;
     }
 }

@@ -100,6 +100,15 @@ impl Packet {
 #[derive(Clone, Copy)]
 pub(crate) struct Start(Packet);
 
+impl Start {
+    /// The four bytes at `offset`, as [`Bytes::two`].
+    #[inline(always)]
+    pub(crate) fn four(&self, offset: usize) -> u32 {
+        // SAFETY: as below.
+        unsafe { self.0.load(offset) }
+    }
+}
+
 impl Bytes for Start {
     #[inline(always)]
     fn eight(&self, offset: usize) -> u64 {

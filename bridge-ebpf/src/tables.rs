@@ -163,34 +163,65 @@ pub(crate) fn checks_ip(port: &Port) -> bool {
 pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
-    /// A port in doubt is the one in slot 0, through which nothing goes (user space writes its reason there).
-    ///
-    /// The cells are read before what they vouch for: user space writes the port first and the cell after it, so an old
-    /// port is never found with a new cell.
     #[inline(always)]
     fn port(&self, slot: u16) -> Option<&Port> {
-        let slot = u32::from(slot);
-        // Beyond the ports, the trust cells are those of bridges.
-        let port = PORTS.get(if slot >= MAX_PORTS || trusted(slot) { slot } else { 0 })?;
-        if trusted(bridge_cell(port.fid_base)) { Some(port) } else { PORTS.get(0) }
+        port(slot)
     }
 
     #[inline(always)]
     fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry> {
-        let cell = generation_cell(mac, vid)?;
-        // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
-        let generation = unsafe { ptr::read_volatile(cell) };
-        let found = fdb::xbr_find(FdbKey::new(fid, mac).0, generation);
-        if found == 0 {
-            return None;
-        }
-        Some(Entry { slot: found as u16, flags: (found >> 16) as u16, refresh_at: moment_of((found >> 32) as u32) })
+        entry(fid, vid, mac, |key, generation| fdb::xbr_find(key, generation))
     }
 
     #[inline(always)]
     fn now(&self) -> u64 {
         now()
     }
+}
+
+/// As [`KernelTables`], with the look-up in the FDB in the program itself: where there are tail calls, a call of a function
+/// makes every entry dearer.
+pub(crate) struct TablesHere;
+
+impl Tables for TablesHere {
+    #[inline(always)]
+    fn port(&self, slot: u16) -> Option<&Port> {
+        port(slot)
+    }
+
+    #[inline(always)]
+    fn fdb(&self, fid: u16, vid: u16, mac: Mac) -> Option<Entry> {
+        entry(fid, vid, mac, fdb::find)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+}
+
+/// A port in doubt is the one in slot 0, through which nothing goes (user space writes its reason there).
+///
+/// The cells are read before what they vouch for: user space writes the port first and the cell after it, so an old
+/// port is never found with a new cell.
+#[inline(always)]
+fn port<'a>(slot: u16) -> Option<&'a Port> {
+    let slot = u32::from(slot);
+    // Beyond the ports, the trust cells are those of bridges.
+    let port = PORTS.get(if slot >= MAX_PORTS || trusted(slot) { slot } else { 0 })?;
+    if trusted(bridge_cell(port.fid_base)) { Some(port) } else { PORTS.get(0) }
+}
+
+#[inline(always)]
+fn entry(fid: u16, vid: u16, mac: Mac, find: impl FnOnce(u64, u64) -> u64) -> Option<Entry> {
+    let cell = generation_cell(mac, vid)?;
+    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+    let generation = unsafe { ptr::read_volatile(cell) };
+    let found = find(FdbKey::new(fid, mac).0, generation);
+    if found == 0 {
+        return None;
+    }
+    Some(Entry { slot: found as u16, flags: (found >> 16) as u16, refresh_at: moment_of((found >> 32) as u32) })
 }
 
 /// Whether the kernel has announced nothing about the port or bridge of this cell that is not in the tables.

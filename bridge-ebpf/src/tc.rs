@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use bridge_common::{
-    decide::{Fid, Tables as _},
-    flow::{FlowKey, flow_flags, is_ip},
+    decide::{self, Delivery, Fid, Origin, Tables as _},
+    flow::{Flow, FlowKey, flow_flags, is_ip},
     frame::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, is_neighbour_discovery, is_tag},
     ip,
     maps::{MAX_PORTS, PARENT, port_flags},
@@ -23,9 +23,9 @@ use bridge_common::{
 use crate::{
     count::{count, count_here, count_sent},
     decision::{Case, Forward, Paper},
-    flow::{self, Found, Stamp},
+    flow::{self, Found, Here, Stamp},
     packet::Packet,
-    tables::{self, KernelTables, UNKNOWN},
+    tables::{self, KernelTables, TablesHere, UNKNOWN},
 };
 
 /// Where a frame goes that takes the fast path.
@@ -51,6 +51,8 @@ pub(crate) struct Way {
     pub(crate) leaves: Option<Tag>,
     /// The tags that it came with.
     pub(crate) arrived: Arrived,
+    /// What is the same whatever the destination.
+    pub(crate) origin: Origin,
 }
 
 /// Handles one frame and returns the tc action. `send` does what is to be done with a frame that is forwarded.
@@ -88,7 +90,7 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
     }
     let stamp = flow::stamp(changed, came_in, case.frame.tag, is_ip(case.frame.ethertype));
     let verdict = paper.decide();
-    let Case { frame, fid, vid, way, .. } = paper.case();
+    let Case { frame, fid, vid, way, origin, .. } = paper.case();
     let (fid, vid, len) = (*fid, *vid, frame.len);
     if let Some(reason) = verdict {
         if reason == Reason::Refresh {
@@ -105,12 +107,13 @@ pub(crate) fn run(ctx: &TcContext, send: impl FnOnce(&TcContext, Way) -> i32) ->
     let arrived = Arrived { outer, tag: frame.tag };
     let Forward { slot: out, ifindex, leaves, .. } = *way;
     let dst = frame.dst.value();
-    send(ctx, Way { slot, fid, vid, stamp, len, dst, out: out as u16, ifindex, leaves, arrived })
+    send(ctx, Way { slot, fid, vid, stamp, len, dst, out: out as u16, ifindex, leaves, arrived, origin: *origin })
 }
 
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
 #[inline(always)]
 pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
+    let here = Here::now()?;
     let Some(start) = Packet::new(ctx.data(), ctx.data_end()).start() else {
         flow::hand_nothing_on();
         return None;
@@ -118,12 +121,18 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     // SAFETY: the kernel hands every classifier a valid context.
     let device = unsafe { (*ctx.skb.skb).ifindex };
     let key = FlowKey::of_tc(&start, device, tag_in_metadata(ctx));
-    let Some(flow) = flow::current(&key) else {
-        flow::hand_on(&key);
-        return None;
-    };
     // SAFETY: the kernel hands every classifier a valid context.
     let len = unsafe { (*ctx.skb.skb).len };
+    let flow = match here.current(&key) {
+        Some(flow) => flow,
+        None => match deliver(here, ctx, &key, len) {
+            Some(flow) => flow,
+            None => {
+                flow::hand_on(&key);
+                return None;
+            }
+        },
+    };
     if flow.flags & flow_flags::PASSES != 0 {
         flow::served(flow, u64::from(len));
         return Some(TC_ACT_UNSPEC);
@@ -144,6 +153,22 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     }
     flow::served(flow, u64::from(len));
     Some(leave(ctx, flow.ifindex, flow.flags & flow_flags::PEER != 0))
+}
+
+/// Looks where a frame of a known origin goes, and writes it to the cell of that origin. `None`: it is to be decided by all
+/// tables.
+#[inline(always)]
+fn deliver(here: Here, ctx: &TcContext, key: &FlowKey, len: u32) -> Option<&'static mut Flow> {
+    let flow = here.current_origin(key)?;
+    // A tag is beside the frame, whether it is a logical port's or the bridge's.
+    let frame = Frame { dst: key.dst(), tag: flow.arrived.tag, len, gso: is_super_frame(ctx), ..Frame::EMPTY };
+    let Delivery { slot: out, port, leaves } = decide::deliver(&TablesHere, &flow.origin, &frame).ok()?;
+    // What leaves as a logical port's is counted for each port, as is what a far end takes.
+    if port.flags & port_flags::EGRESS_PEER != 0 || port.outer != 0 {
+        return None;
+    }
+    flow::leaves(flow, out, port, leaves);
+    Some(flow)
 }
 
 /// Sends the frame out of the device, or hands it to the far end of the pair that the device is an end of.
@@ -185,7 +210,7 @@ fn forget_priority(ctx: &TcContext) {
 /// The fast path: changes the tags and redirects, and so for frames like this one to come.
 #[inline(always)]
 pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
-    let Way { slot, fid, vid, stamp, len, dst, out, ifindex, leaves, arrived } = way;
+    let Way { slot, fid, vid, stamp, len, dst, out, ifindex, leaves, arrived, origin } = way;
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let Some(port) = KernelTables.port(out).filter(|port| port.ifindex == ifindex) else {
         count(slot, Reason::Unconfirmed, fid, len);
@@ -203,11 +228,12 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
         forget_priority(ctx);
     }
     if fid.get().is_some() {
-        let flags = flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
+        let flags = flow_flags::of(&rewrite)
             | flow::flag(flow_flags::COUNTS_SENT, leaves_with.is_some() || to_peer)
             | flow::flag(flow_flags::PEER, to_peer)
             | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());
-        flow::fill(stamp, Found { max_len: port.max_len, out, flags, ifindex, slot, fid, vid, rewrite });
+        let max_len = port.max_len;
+        flow::fill(stamp, Found { max_len, out, flags, ifindex, slot, fid, vid, rewrite, origin, arrived });
     }
     count(slot, Reason::ForwardedTc, fid, len);
     if leaves_with.is_some() || to_peer {

@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use bridge_common::{
-    decide::{Fid, Tables as _},
-    flow::{Flow, FlowKey, flow_flags, is_ip},
+    decide::{self, Delivery, Fid, Tables as _},
+    flow::{Bytes as _, Flow, FlowKey, flow_flags, is_ip},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
         is_tag, is_tunnel_port,
@@ -26,9 +26,9 @@ use bridge_common::{
 use crate::{
     count::{count, count_here, count_sent},
     decision::{Case, Forward, Paper},
-    flow::{self, Found},
-    packet::Packet,
-    tables::{self, DEVICES, KernelTables, UNKNOWN},
+    flow::{self, Found, Here},
+    packet::{Packet, Start},
+    tables::{self, DEVICES, KernelTables, TablesHere, UNKNOWN},
 };
 
 /// Cell 0: where the frame at hand lies.
@@ -45,39 +45,56 @@ fn is_in_one_buffer(ctx: &XdpContext, packet: Packet) -> bool {
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
 #[inline(always)]
 pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
+    let here = Here::now()?;
     let packet = Packet::new(ctx.data(), ctx.data_end());
     let Some(start) = packet.start() else {
         flow::hand_nothing_on();
         return None;
     };
     let key = FlowKey::of_xdp(&start, ctx.ingress_ifindex() as u32);
-    let Some(flow) = flow::current(&key) else {
-        flow::hand_on(&key);
-        return None;
-    };
     // In 64 bits, as arithmetic in 32 takes two steps more each time.
     let wire_len = packet.len();
+    let flow = match here.current(&key) {
+        Some(flow) => flow,
+        None => match deliver(here, &key, wire_len as u32) {
+            Some(flow) => flow,
+            None => {
+                flow::hand_on(&key);
+                return None;
+            }
+        },
+    };
     let flags = flow.flags;
     if flags & flow_flags::PASSES != 0 {
         return Some(XDP_PASS);
     }
-    if !is_in_one_buffer(ctx, packet)
-        || wire_len > flow.max_len as usize
+    if wire_len > flow.max_len as usize
         || flags & flow_flags::VIRTUAL != 0 && !is_safe_on_virtual(packet, flow, flags)
+        || !is_in_one_buffer(ctx, packet)
     {
         flow::hand_nothing_on();
         return None;
     }
     let mut missing = XDP_PASS;
     if flags & flow_flags::REWRITE != 0 {
-        let rewrite = flow.rewrite;
-        if apply(ctx, packet, &rewrite).is_none() {
+        let [tag, _] = flow.rewrite.tags;
+        let done = match tag {
+            Some(tag) if flags & flow_flags::PUSH != 0 => push(ctx, &start, tag),
+            _ if flags & flow_flags::POP != 0 => pop(ctx, &start),
+            _ => {
+                let rewrite = flow.rewrite;
+                apply(ctx, packet, &rewrite)
+            }
+        };
+        if done.is_none() {
             flow::hand_nothing_on();
             return None;
         }
         missing = XDP_DROP;
     }
-    let len = wire_len as u64 - if flags & flow_flags::TAGGED != 0 { u64::from(VLAN_HLEN) } else { 0 };
+    // Without a branch: the bit is four times the length of a tag.
+    const { assert!(flow_flags::TAGGED as u32 == 4 * VLAN_HLEN) };
+    let len = wire_len as u64 - u64::from(flags & flow_flags::TAGGED) / 4;
     let action = send(flow.out, missing);
     if action == XDP_REDIRECT {
         flow::served(flow, len);
@@ -85,6 +102,23 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
         count_here(flow.slot, Reason::RewriteFailed, Fid::new(flow.fid), len as u32);
     }
     Some(action)
+}
+
+/// Looks where a frame of a known origin goes, and writes it to the cell of that origin. `None`: it is to be decided by all
+/// tables.
+#[inline(always)]
+fn deliver(here: Here, key: &FlowKey, wire_len: u32) -> Option<&'static mut Flow> {
+    let flow = here.current_origin(key)?;
+    let arrived = flow.arrived;
+    let tag_len = if flow.flags & flow_flags::TAGGED != 0 { VLAN_HLEN } else { 0 };
+    let frame = Frame { dst: key.dst(), tag: arrived.tag, len: wire_len - tag_len, ..Frame::EMPTY };
+    let Delivery { slot: out, port, leaves } = decide::deliver(&TablesHere, &flow.origin, &frame).ok()?;
+    // What leaves as a logical port's is counted for each port.
+    if port.flags & port_flags::EGRESS_XDP == 0 || port.outer != 0 {
+        return None;
+    }
+    let growth = flow::leaves(flow, out, port, leaves);
+    fits(wire_len, growth, port.max_len).then_some(flow)
 }
 
 /// Whether this frame on a virtual device may go, as those before it did.
@@ -147,7 +181,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         }
     }
     let verdict = paper.decide();
-    let Case { frame, fid, vid, way, .. } = paper.case();
+    let Case { frame, fid, vid, way, origin, .. } = paper.case();
     let (fid, vid, Forward { slot: out, ifindex, flags, leaves }) = (*fid, *vid, *way);
     let passes = match verdict {
         Some(reason) if !reason.lasts() => return None,
@@ -162,8 +196,9 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     // The port may have come into doubt since the decision: then it is not found, and what it leaves with is unknown.
     let port = KernelTables.port(out).filter(|port| port.ifindex == ifindex)?;
     let leaves_with = port.outer_tag();
-    let rewrite = rewrite(Arrived { outer, tag: frame.tag }, leaves, leaves_with);
-    if !fits(wire_len, &rewrite, port.max_len) {
+    let arrived = Arrived { outer, tag: frame.tag };
+    let rewrite = rewrite(arrived, leaves, leaves_with);
+    if !fits(wire_len, rewrite.growth(), port.max_len) {
         return None;
     }
     apply(ctx, packet, &rewrite)?;
@@ -176,7 +211,7 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
         let found = Found {
             max_len: if longest < port.max_len + tag_len { longest } else { port.max_len + tag_len },
             out,
-            flags: flow::flag(flow_flags::REWRITE, !rewrite.is_nothing())
+            flags: flow_flags::of(&rewrite)
                 | flow::flag(flow_flags::COUNTS_SENT, leaves_with.is_some())
                 | flow::flag(flow_flags::VIRTUAL, is_virtual),
             ifindex,
@@ -184,6 +219,8 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
             fid,
             vid,
             rewrite,
+            origin: *origin,
+            arrived,
         };
         flow::fill(stamp, found);
     }
@@ -350,30 +387,36 @@ fn udp6_is_whole(packet: Packet, l3: usize) -> bool {
 #[inline(always)]
 fn udp_is_whole(packet: Packet, first: usize, words: usize) -> bool {
     let l4 = first + 4 * words;
+    // SAFETY: as the callers saw to.
+    let (port, len, check) =
+        unsafe { (packet.load::<u16>(l4 + 2), packet.load::<u16>(l4 + 4), packet.load::<u16>(l4 + 6)) };
+    if is_tunnel_port(u16::from_be(port)) {
+        return false;
+    }
+    // The sum is never 0: there is no checksum at all.
+    if check == 0 {
+        return true;
+    }
     // The sum of numbers in network order is that of the numbers, in network order.
-    let mut sum = u64::from(u16::from(UDP).to_be());
+    let mut sum = u64::from(u16::from(UDP).to_be()) + u64::from(len);
     let mut word = 0;
     while word < words {
-        // SAFETY: as the callers saw to.
+        // SAFETY: as above.
         sum += u64::from(unsafe { packet.load::<u32>(first + 4 * word) });
         word += 1;
     }
-    // SAFETY: as above.
-    let (port, len, check) =
-        unsafe { (packet.load::<u16>(l4 + 2), packet.load::<u16>(l4 + 4), packet.load::<u16>(l4 + 6)) };
-    sum += u64::from(len);
     // Below 2^36 at first, and then below 0x10011: what is left of the carry is in the comparison.
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     let difference = sum.wrapping_sub(u64::from(check));
-    difference != 0 && difference != 0xffff && !is_tunnel_port(u16::from_be(port))
+    difference != 0 && difference != 0xffff
 }
 
 /// The device map counts the tags in the bytes, the bridge does not: what lies between the two goes the other way. A
 /// parent's limit is not below its VLAN devices' (`vlan_device_event`).
 #[inline(always)]
-fn fits(wire_len: u32, rewrite: &Rewrite, max_len: u32) -> bool {
-    wire_len.wrapping_add_signed(rewrite.growth()) <= max_len
+fn fits(wire_len: u32, growth: i32, max_len: u32) -> bool {
+    wire_len.wrapping_add_signed(growth) <= max_len
 }
 
 /// Changes the tags in the bytes. `None`: nothing was changed.
@@ -411,6 +454,43 @@ fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
     }
     if rewrite.push > 1 {
         put(packet, 16, second?)?;
+    }
+    Some(())
+}
+
+/// As [`apply`], where one tag is put in front of a frame that begins so.
+#[inline(always)]
+fn push(ctx: &XdpContext, start: &Start, tag: Tag) -> Option<()> {
+    let addresses = (start.eight(0), start.four(8));
+    // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(VLAN_HLEN as i32)) } != 0 {
+        return None;
+    }
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    packet.at::<[u8; 16]>(0)?;
+    // SAFETY: in bounds.
+    unsafe {
+        packet.store(0, addresses.0);
+        packet.store(8, addresses.1);
+        packet.store(12, tag.on_the_wire());
+    }
+    Some(())
+}
+
+/// As [`apply`], where one tag is taken off a frame that begins so.
+#[inline(always)]
+fn pop(ctx: &XdpContext, start: &Start) -> Option<()> {
+    let addresses = (start.eight(0), start.four(8));
+    // SAFETY: as above.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, VLAN_HLEN as i32) } != 0 {
+        return None;
+    }
+    let packet = Packet::new(ctx.data(), ctx.data_end());
+    packet.at::<[u8; 12]>(0)?;
+    // SAFETY: in bounds.
+    unsafe {
+        packet.store(0, addresses.0);
+        packet.store(8, addresses.1);
     }
     Some(())
 }

@@ -5,7 +5,7 @@ use bridge_common::frame::Frame;
 use super::{
     anything,
     dice::Dice,
-    property::{agrees, keeps_borders, reads},
+    property::{agrees, keeps_borders, origin_holds, reads},
     scenario::{Arrival, Scenario},
     tables::tables_of,
 };
@@ -107,6 +107,7 @@ fn tables(bytes: &[u8]) {
             }
         }
         keeps_borders(&tables, ingress, &frame).unwrap_or_else(|what| panic!("{what}: {frame:?} at {ingress}"));
+        origin_holds(&tables, ingress, &frame).unwrap_or_else(|what| panic!("{what}: {frame:?} at {ingress}"));
         if numbers.0.is_empty() {
             break;
         }

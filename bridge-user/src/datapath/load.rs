@@ -9,7 +9,7 @@ use aya::{
     util::{KernelVersion, nr_cpus},
 };
 use aya_log::EbpfLogger;
-use bridge_common::flow::FLOWS;
+use bridge_common::flow::CELLS;
 use log::debug;
 
 use super::{census::Census, shadow::FLIGHTS, tables::FdbShape, tracing::Tracing};
@@ -95,12 +95,12 @@ impl Programs {
         loader.map_max_entries("xbr_fdb", fdb.buckets);
         loader.override_global("XBR_FDB_FIRST", &fdb.placing.multipliers[0], true);
         loader.override_global("XBR_FDB_SECOND", &fdb.placing.multipliers[1], true);
-        loader.override_global("XBR_FDB_SHIFT", &fdb.placing.shift, true);
+        loader.override_global("XBR_FDB_BUCKETS", &fdb.placing.buckets, true);
         loader.map_max_entries("xbr_gens", fdb.generations.count());
         loader.override_global("XBR_GENS_MULTIPLIER", &fdb.generations.multiplier, true);
         loader.override_global("XBR_GENS_SHIFT", &fdb.generations.shift, true);
         loader.map_max_entries("xbr_census", fdb.entries + 1);
-        loader.map_max_entries("xbr_flows", flow_cells());
+        loader.map_max_entries("xbr_flows", cpus());
         let sample = match entries {
             Entries::Fast => 1,
             Entries::Shadow { sample } => {
@@ -159,10 +159,14 @@ fn is_realtime() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/version").is_ok_and(|version| version.contains("PREEMPT_RT"))
 }
 
+/// CPUs that there may be.
+fn cpus() -> u32 {
+    nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
+}
+
 /// Cells of the flow cache, of all CPUs that there may be.
 pub(super) fn flow_cells() -> u32 {
-    let cpus = nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1);
-    FLOWS * cpus.max(1)
+    CELLS * cpus()
 }
 
 fn require_kernel() -> Result<(), Failure> {

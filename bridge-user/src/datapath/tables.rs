@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
-    flow::{CHURN_CELLS, FLOWS, Flow, churn_cell},
+    flow::{CELLS, CHURN_CELLS, Flow, churn_cell},
     mac::Mac,
     maps::{
         Counter, FdbKey, GenerationCells, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE, VlanCounters,
@@ -110,7 +110,7 @@ impl Tables {
 
     /// How often each CPU has emptied cells of the flow cache, twice for each time.
     pub fn flushes(&self) -> Vec<u64> {
-        let first = (0..flow_cells()).step_by(FLOWS as usize);
+        let first = (0..flow_cells()).step_by(CELLS as usize);
         // SAFETY: as above.
         first.map(|cell| self.flows.part(cell, |flow| unsafe { &raw const (*flow).flushes })).collect()
     }

@@ -3,19 +3,24 @@
 use anyhow::{Result, ensure};
 use bridge_common::{
     fdb::pack,
-    flow::{Hook, packets_and_bytes},
-    frame::{ETH_P_IP, ETH_P_IPV6},
-    maps::{FdbKey, Port, bridge_cell, port_flags},
+    flow::{Hook, ORIGIN_SHARE, packets_and_bytes},
+    frame::{self, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6},
+    mac::Mac,
+    maps::{FdbKey, Port, bridge_cell, port_flags, set_bit},
     reason::Reason,
 };
 use bridge_user::datapath::Tables;
-use xbr_tests::frame::Tag;
+use xbr_tests::frame::{ETHERTYPE_LAB, Tag};
 
 use crate::{
     Test,
-    bench::{Arrival, Bench, Cell, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, difference},
-    frames::{Checksum, plain, udp},
-    world::{AWARE_FID, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, World, generation_cell, vlan_cell},
+    bench::{Arrival, Bench, Cell, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, difference, untag},
+    check::bytes,
+    frames::{Checksum, between, payload, plain, udp},
+    world::{
+        AWARE_FID, ELSEWHERE, GONE, HERE, PVID, SENDER, TAGGED, TARGET, THERE, UNAWARE_FID, UNTAGGED, VIDS, World,
+        generation_cell, vlan_cell,
+    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -24,6 +29,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("flow_looks_at_the_length", looks_at_the_length),
     ("flow_looks_at_the_checksum", looks_at_the_checksum),
     ("flow_remembers_what_is_passed", remembers_what_is_passed),
+    ("flow_changes_tags_each_time", changes_tags_each_time),
+    ("flow_knows_origins", knows_origins),
 ];
 
 fn arrival<'a>(bench: &Bench, wire: &'a [u8]) -> Arrival<'a> {
@@ -202,6 +209,95 @@ fn remembers_what_is_passed(bench: &mut Bench) -> Result<()> {
         bench.tables.end_decisions_in(vid);
         ensure!(bench.tc_once(arrival, None)??.verdict == TC_REDIRECT);
         ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_REDIRECT);
+    }
+    Ok(())
+}
+
+/// What happens to the tags happens to every frame of a flow, and to those of other flows from the same station.
+fn changes_tags_each_time(bench: &mut Bench) -> Result<()> {
+    let pushing = World::aware().port(THERE, |port| set_bit(&mut port.untagged, PVID, false));
+    let q = |tci| vec![Tag { tpid: ETH_P_8021Q, tci }];
+    for (name, world, came, leaves) in [
+        ("push", &pushing, vec![], q(PVID)),
+        ("pop", &World::aware(), q(UNTAGGED), vec![]),
+        ("retag", &pushing, q(0x6000), q(0x6000 | PVID)),
+        ("keep", &World::aware(), q(TAGGED), q(TAGGED)),
+    ] {
+        let other = Mac::new([2, 0x70, 0, 0, 0, 9]);
+        let world = VIDS.into_iter().fold(world.clone(), |world, vid| world.station(vid, other, THERE));
+        bench.install(&world)?;
+        for round in 0..ORIGIN_SHARE + 2 {
+            for dst in [TARGET, other] {
+                let wire = between(SENDER, dst, &came, ETHERTYPE_LAB, payload(50));
+                let want = between(SENDER, dst, &leaves, ETHERTYPE_LAB, payload(50));
+                let arrival = arrival(bench, &wire);
+                let got = bench.xdp_in(arrival, 0, wire.len())??;
+                ensure!(got.verdict == XDP_REDIRECT, "{name}, round {round}: XDP {}", got.verdict);
+                ensure!(got.wire == want, "{name}, round {round}: XDP {}", bytes(&got.wire));
+                let after = leaves.first().map(|tag| frame::Tag::new(tag.tpid, tag.tci));
+                let got = bench.tc_once(arrival, after)??;
+                ensure!(got.verdict == TC_REDIRECT, "{name}, round {round}: tc {}", got.verdict);
+                ensure!(untag(&got.wire).1 == untag(&want).1, "{name}, round {round}: tc {}", bytes(&got.wire));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of a frame from a station that has just sent another one, only the destination is looked up: as it is now.
+fn knows_origins(bench: &mut Bench) -> Result<()> {
+    const STATIONS: u8 = 40;
+    let station = |number: u8| Mac::new([2, 0x70, 0, 2, 0, number]);
+    for (world, fid, vid) in [(World::unaware(), UNAWARE_FID, 0), (World::aware(), AWARE_FID, PVID)] {
+        // By their numbers: at one port or another, at that of the sender, at one that takes nothing, or nowhere.
+        let at = |number: u8| [Some(THERE), Some(ELSEWHERE), Some(HERE), Some(GONE), None][usize::from(number % 5)];
+        let closed = world.unflag(GONE, port_flags::EGRESS);
+        let world = (0..STATIONS).fold(closed, |world, number| match at(number) {
+            Some(slot) => world.station(vid, station(number), slot),
+            None => world,
+        });
+        bench.install(&world)?;
+        let before = bench.counts()?;
+        let mut fast = 0;
+        let send = |bench: &mut Bench, number: u8| -> Result<(u32, u32)> {
+            let wire = between(SENDER, station(number), &[], ETHERTYPE_LAB, payload(50));
+            let arrival = arrival(bench, &wire);
+            Ok((bench.tc_once(arrival, None)??.verdict, bench.xdp_in(arrival, 0, wire.len())??.verdict))
+        };
+        let mut by_origin = 0;
+        for number in (0..STATIONS).cycle().take(400) {
+            let goes = matches!(at(number), Some(THERE | ELSEWHERE));
+            let want = if goes { (TC_REDIRECT, XDP_REDIRECT) } else { (TC_PASS, XDP_PASS) };
+            let got = send(bench, number)?;
+            ensure!(got == want, "station {number}: tc and XDP {got:?}");
+            fast += u64::from(goes);
+            let origins = bench.tables.served().filter(|flow| flow.key == flow.key.origin());
+            by_origin = by_origin.max(origins.map(|flow| packets_and_bytes(flow.served).0).max().unwrap_or(0));
+        }
+        ensure!(by_origin > 1, "nothing was served by an origin");
+        let counts = difference(&before, &bench.counts()?);
+        for reason in [Reason::ForwardedTc, Reason::ForwardedXdp] {
+            let counted = counts.get(&Cell::Port(HERE, reason)).map(|count| count.0);
+            ensure!(counted == Some(fast), "{reason:?}: {counted:?} of {fast}");
+        }
+        ensure!(counts.get(&Cell::Fast(vlan_cell(fid + vid))).map(|count| count.0) == Some(2 * fast), "{counts:?}");
+
+        // The entry is gone, or void, although nobody has said so to the cache.
+        let (gone, void) = (station(5), station(11));
+        for mac in [gone, void] {
+            let data = pack(THERE, 0, bench.tables.generation(generation_cell(mac, vid)));
+            ensure!(bench.tables.put_fdb(FdbKey::new(fid + vid, mac), data, u64::MAX), "the FDB has room");
+        }
+        bench.tables.end_decisions();
+        // The first goes all the way, and fills the cell of the origin.
+        for number in [0, 1, 6] {
+            ensure!(send(bench, number)? == (TC_REDIRECT, XDP_REDIRECT), "station {number}");
+        }
+        bench.tables.remove_fdb(FdbKey::new(fid + vid, gone));
+        ensure!(send(bench, 5)? == (TC_PASS, XDP_PASS), "a station that is gone");
+        let data = pack(THERE, 0, bench.tables.generation(generation_cell(void, vid)).wrapping_add(1));
+        ensure!(bench.tables.put_fdb(FdbKey::new(fid + vid, void), data, u64::MAX), "the FDB has room");
+        ensure!(send(bench, 11)? == (TC_PASS, XDP_PASS), "a station whose entry is void");
     }
     Ok(())
 }

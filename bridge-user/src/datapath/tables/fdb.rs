@@ -101,7 +101,7 @@ impl FdbTable {
         self.places(key).find(|place| self.key_at(*place) == stored(key))
     }
 
-    /// A place in the emptier of the key's buckets.
+    /// A place in the first of the key's buckets, which programs look at first; where that is almost full, in the emptier one.
     fn free_place(&self, key: FdbKey) -> Option<Place> {
         let free = |which: usize| {
             let bucket = self.shape.placing.bucket(which, key);
@@ -109,6 +109,9 @@ impl FdbTable {
             (free.next(), free.count())
         };
         let (first, second) = (free(0), free(1));
+        if first.1 > 0 {
+            return first.0;
+        }
         if second.0.is_some() && (first.0.is_none() || second.1 > first.1) { second.0 } else { first.0 }
     }
 

@@ -55,6 +55,7 @@ fn cases() -> Vec<Case> {
         |name: &str, work, contenders: &[Kind]| Case { name: name.to_owned(), work, contenders: contenders.to_vec() };
     vec![
         case("xdp-veth", veth(Vlans::None), &[Bridge, Ovs, Tc, Xdp, Xbr]),
+        case("xdp-many", Work::Frames(Frames { addresses: 8192, ..Frames::to(End::Drop) }), &[Bridge, Xdp, Xbr]),
         case("xdp-container", Work::Frames(Frames::to(End::Stack)), &[Bridge, Ovs, Tc, Peer, Xdp, Macvlan, Xbr]),
         case("udp", udp(Vlans::None), &[Bridge, Ovs, Tc, Peer, Macvlan, Xbr]),
         case("udp-peer", udp(Vlans::None), &[Bridge, Peer, XbrPeer]),
@@ -205,7 +206,8 @@ fn slope(kind: Kind, case: &Case, bridge: &mut Option<Place>) -> Result<Figure> 
 fn slopes(stage: &Stage, sink: &Sink) -> Result<Vec<f64>> {
     let send: Box<dyn Fn(u32) -> Result<()>> = match &stage.work {
         Work::Frames(frames) => {
-            let generator = Generator::new("eth0", &Stage::frame(frames), Vary::Nothing)?;
+            let vary = if frames.addresses > 1 { Vary::Destination(frames.addresses) } else { Vary::Nothing };
+            let generator = Generator::new("eth0", &Stage::frame(frames), vary)?;
             Box::new(move |count| generator.run(count))
         }
         Work::Udp(payload, _) => {
