@@ -150,16 +150,15 @@ pub fn decide_from<T: Tables>(tables: &T, ingress: u16, frame: &Frame, origin: &
         Ok(class) => class,
         Err(reason) => return Decision::pass(reason),
     };
-    let verdict = match check_source(tables, port, flags, ingress, &class, frame) {
-        Some(reason) => Verdict::Pass(reason),
-        None => {
-            *origin = Origin::new(ingress, flags, &class);
-            match deliver(tables, origin, frame) {
-                Ok(Delivery { slot, port, leaves }) => {
-                    Verdict::Forward { slot, ifindex: port.ifindex, flags: port.flags, leaves }
-                }
-                Err(reason) => Verdict::Pass(reason),
+    let verdict = if let Some(reason) = check_source(tables, port, flags, ingress, &class, frame) {
+        Verdict::Pass(reason)
+    } else {
+        *origin = Origin::new(ingress, flags, &class);
+        match deliver(tables, origin, frame) {
+            Ok(Delivery { slot, port, leaves }) => {
+                Verdict::Forward { slot, ifindex: port.ifindex, flags: port.flags, leaves }
             }
+            Err(reason) => Verdict::Pass(reason),
         }
     };
     Decision { verdict, fid: Fid::new(class.fid), vid: class.vid }
@@ -263,6 +262,10 @@ const fn netfilter_sees(flags: u32, frame: &Frame) -> bool {
 #[expect(clippy::cast_possible_truncation, reason = "a handful of bytes")]
 const MIN_TAGGED_LEN: u32 = MIN_TAGGED as u32;
 
+/// [`VLAN_HLEN`], as [`Origin::payload`] has it.
+const TAG_AS_PAYLOAD: u16 = 4;
+const _: () = assert!(TAG_AS_PAYLOAD as u32 == VLAN_HLEN);
+
 /// The VLAN that the frame belongs to.
 #[derive(Clone, Copy)]
 struct Class {
@@ -285,7 +288,7 @@ fn classify(port: &Port, flags: u32, frame: &Frame) -> Result<Class, Reason> {
     let tpid = port.tpid;
     // A tag of the other protocol is payload. As such it has to be long enough for the far end (skb_vlan_untag).
     let payload = match frame.tag {
-        Some(tag) if tag.tpid() != tpid => VLAN_HLEN as u16,
+        Some(tag) if tag.tpid() != tpid => TAG_AS_PAYLOAD,
         _ => 0,
     };
     if payload != 0 && frame.len + u32::from(payload) < MIN_TAGGED_LEN {
@@ -372,11 +375,6 @@ pub fn deliver<'a, T: Tables>(tables: &'a T, origin: &Origin, frame: &Frame) -> 
     if ingress_flags & flags & port_flags::ISOLATED != 0 {
         return Err(Reason::Isolated);
     }
-    // br_nf_dev_queue_xmit cuts what is longer than the MTU itself into fragments; without it, a tag's length is allowed.
-    let allowance = if netfilter_sees(ingress_flags, frame) { VLAN_HLEN } else { 0 };
-    if !frame.gso && frame.len + u32::from(origin.payload) + allowance > out.max_len {
-        return Err(Reason::Mtu);
-    }
     let leaves = match origin.inside {
         None => {
             // A slot that changed hands: the entry is of another bridge.
@@ -403,6 +401,12 @@ pub fn deliver<'a, T: Tables>(tables: &'a T, origin: &Origin, frame: &Frame) -> 
             }
         }
     };
+    // Last, as in the kernel: what is found before holds for frames of any length. br_nf_dev_queue_xmit cuts what is longer
+    // than the MTU itself into fragments; without it, a tag's length is allowed.
+    let allowance = if netfilter_sees(ingress_flags, frame) { VLAN_HLEN } else { 0 };
+    if !frame.gso && frame.len + u32::from(origin.payload) + allowance > out.max_len {
+        return Err(Reason::Mtu);
+    }
     Ok(Delivery { slot: entry.slot, port: out, leaves })
 }
 

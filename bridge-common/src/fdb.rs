@@ -84,9 +84,8 @@ impl Placing {
 /// The bucket of a key: the upper half of the product, a fraction of 2^32, of all buckets. As many as there have to be, and
 /// not the next power of two: a table that is larger has more pages, and a look-up is what it takes to find the page.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "less than the number of buckets")]
 pub const fn bucket(key: u64, multiplier: u64, buckets: u32) -> u32 {
-    ((key.wrapping_mul(multiplier) >> 32) * buckets as u64 >> 32) as u32
+    (((key.wrapping_mul(multiplier) >> 32) * buckets as u64) >> 32) as u32
 }
 
 /// How many buckets a table of `entries` has: at most half of the room is used, or there would be addresses both of whose

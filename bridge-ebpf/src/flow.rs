@@ -345,7 +345,7 @@ fn tick() -> u64 {
 /// The churn cells.
 #[inline(always)]
 fn churn_cells() -> Option<*mut u64> {
-    CHURN.get_ptr_mut(0).map(|cells| cells.cast())
+    CHURN.get_ptr_mut(0).map(<*mut [u64; CHURN_CELLS as usize]>::cast)
 }
 
 /// What is in the churn cell with this number.

@@ -213,11 +213,11 @@ fn port<'a>(slot: u16) -> Option<&'a Port> {
 }
 
 #[inline(always)]
-fn entry(fid: u16, vid: u16, mac: Mac, find: impl FnOnce(u64, u64) -> u64) -> Option<Entry> {
+fn entry(fid: u16, vid: u16, mac: Mac, look_up: impl FnOnce(u64, u64) -> u64) -> Option<Entry> {
     let cell = generation_cell(mac, vid)?;
     // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
     let generation = unsafe { ptr::read_volatile(cell) };
-    let found = find(FdbKey::new(fid, mac).0, generation);
+    let found = look_up(FdbKey::new(fid, mac).0, generation);
     if found == 0 {
         return None;
     }

@@ -123,23 +123,24 @@ pub(crate) fn known(ctx: &TcContext) -> Option<i32> {
     let key = FlowKey::of_tc(&start, device, tag_in_metadata(ctx));
     // SAFETY: the kernel hands every classifier a valid context.
     let len = unsafe { (*ctx.skb.skb).len };
-    let flow = match here.current(&key) {
-        Some(flow) => flow,
-        None => match deliver(here, ctx, &key, len) {
-            Some(flow) => flow,
-            None => {
-                flow::hand_on(&key);
-                return None;
-            }
-        },
-    };
-    if flow.flags & flow_flags::PASSES != 0 {
-        flow::served(flow, u64::from(len));
-        return Some(TC_ACT_UNSPEC);
-    }
-    if len > u32::from(flow.max_len) && !is_super_frame(ctx) {
-        flow::hand_nothing_on();
+    let Some(flow) = here.current(&key).or_else(|| deliver(here, ctx, &key, len)) else {
+        flow::hand_on(&key);
         return None;
+    };
+    // What is left to the bridge is always too long.
+    if len > u32::from(flow.max_len) {
+        if flow.flags & flow_flags::PASSES != 0 {
+            flow::served(flow, u64::from(len));
+            return Some(TC_ACT_UNSPEC);
+        }
+        if !is_super_frame(ctx) {
+            flow::hand_nothing_on();
+            return None;
+        }
+    }
+    if flow.flags & (flow_flags::REWRITE | flow_flags::FROM_PARENT | flow_flags::PEER) == 0 {
+        flow::served(flow, u64::from(len));
+        return Some(leave(ctx, flow.ifindex, false));
     }
     if flow.flags & flow_flags::REWRITE != 0 {
         let rewrite = flow.rewrite;
@@ -233,7 +234,7 @@ pub(crate) fn forward(ctx: &TcContext, way: Way) -> i32 {
             | flow::flag(flow_flags::PEER, to_peer)
             | flow::flag(flow_flags::FROM_PARENT, arrived.outer.is_some());
         let max_len = port.max_len;
-        flow::fill(stamp, Found { max_len, out, flags, ifindex, slot, fid, vid, rewrite, origin, arrived });
+        flow::fill(stamp, Found { max_len, out, flags, ifindex, fid, slot, vid, rewrite, origin, arrived });
     }
     count(slot, Reason::ForwardedTc, fid, len);
     if leaves_with.is_some() || to_peer {

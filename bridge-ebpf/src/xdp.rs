@@ -1,18 +1,20 @@
 //! XDP on uplinks: everything is in the bytes. Only what this program forwards is counted here; whatever it passes
 //! meets the tc program next, which decides again and counts.
 
+mod tags;
+
 use core::ptr;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
-    helpers::generated::{bpf_redirect_map, bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    helpers::generated::{bpf_redirect_map, bpf_xdp_get_buff_len},
     macros::map,
     maps::PerCpuArray,
     programs::XdpContext,
 };
 use bridge_common::{
     decide::{self, Delivery, Fid, Tables as _},
-    flow::{Bytes as _, Flow, FlowKey, flow_flags, is_ip},
+    flow::{Flow, FlowKey, flow_flags, is_ip},
     frame::{
         ETH_HLEN, ETH_P_IP, ETH_P_IPV6, Frame, MIN_TAGGED, Tag, VLAN_HLEN, encapsulates, is_neighbour_discovery,
         is_tag, is_tunnel_port,
@@ -20,14 +22,15 @@ use bridge_common::{
     ip,
     maps::{MAX_PORTS, PARENT, port_flags},
     reason::Reason,
-    tags::{Arrived, Rewrite, rewrite},
+    tags::{Arrived, rewrite},
 };
 
+use self::tags::{apply, pop, push};
 use crate::{
     count::{count, count_here, count_sent},
     decision::{Case, Forward, Paper},
     flow::{self, Found, Here},
-    packet::{Packet, Start},
+    packet::Packet,
     tables::{self, DEVICES, KernelTables, TablesHere, UNKNOWN},
 };
 
@@ -54,18 +57,13 @@ pub(crate) fn known(ctx: &XdpContext) -> Option<u32> {
     let key = FlowKey::of_xdp(&start, ctx.ingress_ifindex() as u32);
     // In 64 bits, as arithmetic in 32 takes two steps more each time.
     let wire_len = packet.len();
-    let flow = match here.current(&key) {
-        Some(flow) => flow,
-        None => match deliver(here, &key, wire_len as u32) {
-            Some(flow) => flow,
-            None => {
-                flow::hand_on(&key);
-                return None;
-            }
-        },
+    let Some(flow) = here.current(&key).or_else(|| deliver(here, &key, wire_len as u32)) else {
+        flow::hand_on(&key);
+        return None;
     };
     let flags = flow.flags;
-    if flags & flow_flags::PASSES != 0 {
+    // What is left to the bridge is always too long.
+    if wire_len > flow.max_len as usize && flags & flow_flags::PASSES != 0 {
         return Some(XDP_PASS);
     }
     if wire_len > flow.max_len as usize
@@ -417,89 +415,4 @@ fn udp_is_whole(packet: Packet, first: usize, words: usize) -> bool {
 #[inline(always)]
 fn fits(wire_len: u32, growth: i32, max_len: u32) -> bool {
     wire_len.wrapping_add_signed(growth) <= max_len
-}
-
-/// Changes the tags in the bytes. `None`: nothing was changed.
-#[inline(always)]
-fn apply(ctx: &XdpContext, packet: Packet, rewrite: &Rewrite) -> Option<()> {
-    if rewrite.is_nothing() {
-        return Some(());
-    }
-    // The EtherType behind what is taken off: the frame stays a whole one.
-    let head = match rewrite.pop {
-        0 => packet.at::<[u8; 14]>(0).map(|_| ()),
-        1 => packet.at::<[u8; 18]>(0).map(|_| ()),
-        _ => packet.at::<[u8; 22]>(0).map(|_| ()),
-    };
-    head?;
-    // SAFETY: in bounds.
-    let addresses = unsafe { (packet.load::<u64>(0), packet.load::<u32>(8)) };
-    let growth = rewrite.growth();
-    // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
-    if growth != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, -growth) } != 0 {
-        return None;
-    }
-    let packet = Packet::new(ctx.data(), ctx.data_end());
-    if growth != 0 {
-        packet.at::<[u8; 12]>(0)?;
-        // SAFETY: in bounds.
-        unsafe {
-            packet.store(0, addresses.0);
-            packet.store(8, addresses.1);
-        }
-    }
-    let [first, second] = rewrite.tags;
-    if rewrite.push > 0 {
-        put(packet, 12, first?)?;
-    }
-    if rewrite.push > 1 {
-        put(packet, 16, second?)?;
-    }
-    Some(())
-}
-
-/// As [`apply`], where one tag is put in front of a frame that begins so.
-#[inline(always)]
-fn push(ctx: &XdpContext, start: &Start, tag: Tag) -> Option<()> {
-    let addresses = (start.eight(0), start.four(8));
-    // SAFETY: a helper on the context; pointers into the packet are fetched anew below.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(VLAN_HLEN as i32)) } != 0 {
-        return None;
-    }
-    let packet = Packet::new(ctx.data(), ctx.data_end());
-    packet.at::<[u8; 16]>(0)?;
-    // SAFETY: in bounds.
-    unsafe {
-        packet.store(0, addresses.0);
-        packet.store(8, addresses.1);
-        packet.store(12, tag.on_the_wire());
-    }
-    Some(())
-}
-
-/// As [`apply`], where one tag is taken off a frame that begins so.
-#[inline(always)]
-fn pop(ctx: &XdpContext, start: &Start) -> Option<()> {
-    let addresses = (start.eight(0), start.four(8));
-    // SAFETY: as above.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, VLAN_HLEN as i32) } != 0 {
-        return None;
-    }
-    let packet = Packet::new(ctx.data(), ctx.data_end());
-    packet.at::<[u8; 12]>(0)?;
-    // SAFETY: in bounds.
-    unsafe {
-        packet.store(0, addresses.0);
-        packet.store(8, addresses.1);
-    }
-    Some(())
-}
-
-/// Writes a tag at `offset`.
-#[inline(always)]
-fn put(packet: Packet, offset: usize, tag: Tag) -> Option<()> {
-    packet.at::<[u8; 4]>(offset)?;
-    // SAFETY: in bounds.
-    unsafe { packet.store(offset, tag.on_the_wire()) };
-    Some(())
 }
