@@ -1,5 +1,5 @@
 //! The pure part of `bridge-user` as a package of its own: model, configuration and plan, which need nothing but
-//! `bridge-common`. It builds in seconds. That it builds shows that they are pure.
+//! `bridge-common`, and clap for the names of choices. It builds in seconds. That it builds shows that they are pure.
 
 use std::{
     fs,
@@ -29,12 +29,13 @@ pub(super) fn package(folder: &Path) -> Result<PathBuf> {
     let common = proc::repo().join("bridge-common");
     let manifest = format!(
         "[package]\nname = \"bridge-user\"\nedition = \"2024\"\n[workspace]\n\
-        [dependencies]\nbridge-common = {{ path = {:?} }}\n[profile.dev]\nopt-level = 0\ndebug = false\n",
+        [dependencies]\nbridge-common = {{ path = {:?} }}\nclap = {{ version = \"4\", features = [\"derive\"] }}\n\
+        [profile.dev]\nopt-level = 0\ndebug = false\n",
         common.display().to_string()
     );
     write(&to.join("lib.rs"), &root)?;
     write(&folder.join("Cargo.toml"), &manifest)?;
-    // The same versions of what bridge-common may use.
+    // The same versions as in the workspace.
     copy(&proc::repo().join("Cargo.lock"), &folder.join("Cargo.lock"))?;
     Ok(folder.to_path_buf())
 }
