@@ -142,6 +142,7 @@ mod tests {
                         let came = usize::from(outer_in.is_some()) + usize::from(tag.is_some());
                         let growth = 4 * (i32::try_from(want.1).unwrap() - i32::try_from(came).unwrap());
                         assert_eq!(rewrite.growth(), growth);
+                        assert_eq!(rewrite.is_nothing(), stacked([outer_in, tag]) == want, "{arrived:?} {rewrite:?}");
                         cases += 1;
                     }
                 }
