@@ -222,6 +222,18 @@ fn options_name_the_vlan_port_or_the_device_below() {
 }
 
 #[test]
+fn only_vlan_devices_have_a_device_below_and_only_in_this_namespace() {
+    let mut model = stacked();
+    let found = |model: &Model, ifindex| below(model, &model.links[&ifindex]).map(|below| below.ifindex);
+    assert_eq!(found(&model, VLAN), Some(NIC));
+    // A veth's far end is no device below it.
+    link(&mut model, TAP).lower = Some(NIC);
+    assert_eq!(found(&model, TAP), None);
+    link(&mut model, VLAN).lower_elsewhere = true;
+    assert_eq!(found(&model, VLAN), None);
+}
+
+#[test]
 fn two_bridges_share_the_device_below() {
     let mut model = stacked();
     let bridge = Link { ifindex: 5, name: "br1".into(), ..model.links[&BRIDGE].clone() };

@@ -247,6 +247,57 @@ fn only_bridges_that_are_served_are_planned() {
 }
 
 #[test]
+fn ports_carry_the_fids_of_their_bridge() {
+    for vlan_filtering in [true, false] {
+        let plan = plan_of(&model(vlan_filtering), &config());
+        let base = plan.bridges[&BRIDGE].fid_base.unwrap();
+        assert_ne!(base, Port::EMPTY.fid_base);
+        assert_eq!([TAP, NIC].map(|ifindex| plan.ports[&ifindex].entry.fid_base), [base; 2]);
+    }
+}
+
+/// What changes none of them is no reason to write all entries again.
+#[test]
+fn plans_of_one_footing_have_the_same_entries() {
+    type Change = fn(&mut Model);
+    const OTHER: IfIndex = 20;
+    let planned = |change: Change| {
+        let mut model = model(true);
+        let other = Link { ifindex: OTHER, name: "br1".into(), ..model.links[&BRIDGE].clone() };
+        model.links.insert(OTHER, other);
+        change(&mut model);
+        let served = BTreeSet::from(["br0".to_owned(), "br1".to_owned()]);
+        let plan = plan(&model, &config(), &served, &mut Numbers::default(), &Refusals::new());
+        let entry = FdbEntry { port: NIC, ..FdbEntry::default() };
+        let keys = [(BRIDGE, 0), (BRIDGE, 10), (OTHER, 0), (OTHER, 10)];
+        let entries =
+            keys.map(|(bridge, vlan)| fdb_entry(&plan, &KernelKey { bridge, vlan, mac: [2, 0, 0, 0, 0, 9] }, &entry));
+        (Footing::of(&plan), entries)
+    };
+    let before = planned(|_| {});
+    let same: [Change; 4] = [
+        |model| link(model, NIC).up = false,
+        |model| link(model, NIC).mtu = 9000,
+        |model| attrs(model, NIC).learning = false,
+        |model| drop(model.vlans.remove(&NIC)),
+    ];
+    for change in same {
+        assert_eq!(planned(change), before);
+    }
+    let different: [Change; 4] = [
+        |model| bridge_attrs(model).vlan_filtering = false,
+        |model| link(model, NIC).master = Some(OTHER),
+        |model| link(model, NIC).master = None,
+        // Its slot is another one.
+        |model| link(model, TAP).master = None,
+    ];
+    for change in different {
+        let (footing, entries) = planned(change);
+        assert!(footing != before.0 && entries != before.1, "{footing:?} {entries:?}");
+    }
+}
+
+#[test]
 fn entries_of_impossible_vlans_and_of_other_bridges_are_left_out() {
     let plan = plan_of(&model(true), &config());
     let base = plan.bridges[&BRIDGE].fid_base.unwrap();
