@@ -1,18 +1,20 @@
 //! What the tables should hold, from what the kernel said. Pure: model, configuration and numbering in, plan out.
 
+mod change;
 mod logical;
 mod numbers;
 pub mod port;
+mod vlans;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bridge_common::{
     mac::Mac,
-    maps::{FdbKey, Port, VLANS, fdb_flags, set_bits},
+    maps::{FdbKey, Port, VLANS, fdb_flags},
     reason::Reason,
 };
 
-pub use self::{logical::Parent, numbers::Numbers};
+pub use self::{change::Change, logical::Parent, numbers::Numbers, vlans::VlanSet};
 use crate::{
     config::{HookChoice, RunConfig},
     model::{BridgeAttrs, Bypass, FdbEntry, FdbKey as KernelKey, IfIndex, Link, Model},
@@ -67,7 +69,7 @@ pub struct BridgePlan {
     /// Why all of it is slow.
     pub slow: Option<Slow>,
     /// VLANs of any port, for the counters (0 on a VLAN-unaware bridge).
-    pub vlans: Vec<u16>,
+    pub vlans: VlanSet,
 }
 
 /// One port.
@@ -144,7 +146,6 @@ pub fn plan(
     refused: &Refusals,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut vlans: BTreeMap<IfIndex, [u64; 64]> = BTreeMap::new();
     let uppers = port::uppers(model);
     for link in model.links.values() {
         if let Some(attrs) = &link.bridge
@@ -165,17 +166,9 @@ pub fn plan(
             plan.devices.insert(port.device(link.ifindex), DevicePlan { name, hook: port.hook.clone() });
         }
         if bridge.attrs.vlan_filtering {
-            let vlans = vlans.entry(index).or_insert([0; 64]);
-            for range in model.vlans.get(&link.ifindex).into_iter().flatten() {
-                set_bits(vlans, range.first, range.last, true);
-            }
+            bridge.vlans = bridge.vlans.or(&vlans_of(model, link.ifindex));
         }
         plan.ports.insert(link.ifindex, port);
-    }
-    for (bridge, vlans) in vlans {
-        if let Some(bridge) = plan.bridges.get_mut(&bridge) {
-            bridge.vlans.extend((0..VLANS).filter(|vid| vlans[usize::from(vid >> 6)] & 1 << (vid & 63) != 0));
-        }
     }
     numbers.retain(|ifindex| plan.ports.contains_key(&ifindex), |ifindex| plan.bridges.contains_key(&ifindex));
     plan
@@ -183,7 +176,7 @@ pub fn plan(
 
 fn bridge(model: &Model, config: &RunConfig, numbers: &mut Numbers, link: &Link, attrs: &BridgeAttrs) -> BridgePlan {
     let fid_base = numbers.fid_base(link.ifindex, attrs.vlan_filtering);
-    let vlans = if attrs.vlan_filtering { Vec::new() } else { vec![0] };
+    let vlans = if attrs.vlan_filtering { VlanSet::EMPTY } else { VlanSet::only(0) };
     let slow = bridge_slow(model, link, attrs, fid_base).filter(|slow| !config.overrule.contains(&slow.reason));
     BridgePlan { name: link.name.clone(), attrs: attrs.clone(), fid_base, slow, vlans }
 }
@@ -285,6 +278,11 @@ pub fn fdb_entry(plan: &Plan, key: &KernelKey, entry: &FdbEntry) -> Option<(FdbK
 /// The device that a VLAN device has below it in this namespace.
 pub fn below<'a>(model: &'a Model, link: &Link) -> Option<&'a Link> {
     logical::below(model, link)
+}
+
+/// The VLANs of a port of a VLAN-aware bridge.
+fn vlans_of(model: &Model, port: IfIndex) -> VlanSet {
+    model.vlans.get(&port).map_or(VlanSet::EMPTY, |ranges| VlanSet::of(ranges))
 }
 
 /// The hook that the operator chose for the device `name`.

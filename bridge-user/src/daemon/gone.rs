@@ -8,7 +8,8 @@ use crate::{
         Tables,
         counters::{self, Served},
     },
-    plan::Plan,
+    model::IfIndex,
+    plan::{Plan, PortPlan},
     status::GoneStatus,
 };
 
@@ -16,13 +17,19 @@ use crate::{
 ///
 /// To be called when their programs are detached and before their slots are given out again, which is a thousand
 /// ports later.
-pub(super) fn collect(gone: &mut GoneStatus, tables: &Tables, old: &Plan, new: &Plan) {
+pub(super) fn collect<'a>(gone: &mut GoneStatus, tables: &Tables, old: &'a Plan, new: &Plan) {
+    let left = |(ifindex, port): (&IfIndex, &'a PortPlan)| {
+        let slot = port.slot?;
+        let stays = new.ports.get(ifindex).is_some_and(|now| now.slot == Some(slot));
+        (!stays).then_some((slot, port))
+    };
+    let mut left = old.ports.iter().filter_map(left).peekable();
+    // To read what the flow cache has served is dear.
+    if left.peek().is_none() {
+        return;
+    }
     let served = Served::read(tables);
-    for (ifindex, port) in &old.ports {
-        let Some(slot) = port.slot else { continue };
-        if new.ports.get(ifindex).is_some_and(|now| now.slot == Some(slot)) {
-            continue;
-        }
+    for (slot, port) in left {
         let names = |reason: &Reason| reason.name().to_owned();
         match counters::port(tables, &served, slot) {
             Ok(totals) => {

@@ -144,7 +144,7 @@ fn bridge_status(
 fn vlans(world: &World, served: &Served, bridge: &BridgePlan) -> Vec<VlanStatus> {
     let Some(base) = bridge.fid_base else { return Vec::new() };
     let mut vlans = Vec::new();
-    for vlan in &bridge.vlans {
+    for vlan in bridge.vlans.iter() {
         let fid = base + vlan;
         let cell = world.sync.vlan_cell(fid);
         if cell == 0 {
@@ -157,7 +157,7 @@ fn vlans(world: &World, served: &Served, bridge: &BridgePlan) -> Vec<VlanStatus>
             (fast, slow)
         });
         match counted {
-            Ok((fast, slow)) if fast.packets + slow.packets > 0 => vlans.push(VlanStatus { vlan: *vlan, fast, slow }),
+            Ok((fast, slow)) if fast.packets + slow.packets > 0 => vlans.push(VlanStatus { vlan, fast, slow }),
             Ok(_) => {}
             Err(error) => warn!("cannot read the counters of VLAN {vlan}: {error}"),
         }

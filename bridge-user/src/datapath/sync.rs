@@ -18,7 +18,10 @@ pub use self::{
     watch::{Announced, WatchSync},
 };
 use super::Tables;
-use crate::{model::IfIndex, plan::Plan};
+use crate::{
+    model::IfIndex,
+    plan::{Change, Plan},
+};
 
 /// What stands in the tables.
 #[derive(Default)]
@@ -54,6 +57,13 @@ impl Sync {
             self.fdb.put_all(tables, plan);
         }
         Ok(())
+    }
+
+    /// Makes the tables say what `plan` will say after `change`, if they say what it says now. Neither what FDB entries rest on,
+    /// nor what is heard, nor an interval is another then.
+    pub fn apply_change(&mut self, tables: &mut Tables, plan: &Plan, change: &Change) -> Result<(), MapError> {
+        self.ports.narrow_some(tables, change)?;
+        self.ports.settle_some(tables, plan, change)
     }
 
     /// The counter cell of a fid, 0 if it has none of its own.

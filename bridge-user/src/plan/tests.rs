@@ -8,6 +8,7 @@ use bridge_common::maps::port_flags::{
 use super::*;
 use crate::model::{FarEnd, PortAttrs, VlanRange};
 
+mod change;
 mod logical;
 mod rules;
 
@@ -94,7 +95,7 @@ fn healthy_ports_are_fast_and_carry_their_vlans() {
     assert_eq!((tap.entry.pvid, tap.entry.max_len, tap.entry.tpid), (10, 1518, 0x8100));
     assert!(tap.entry.is_member(10) && tap.entry.is_untagged(10) && !tap.entry.is_member(11));
     assert!(plan.ports[&NIC].entry.is_member(20) && !plan.ports[&NIC].entry.is_untagged(20));
-    assert_eq!(plan.bridges[&BRIDGE].vlans, (10..=20).collect::<Vec<u16>>());
+    assert_eq!(plan.bridges[&BRIDGE].vlans.iter().collect::<Vec<_>>(), (10..=20).collect::<Vec<u16>>());
     assert!(tap.hook.tc && !tap.hook.xdp);
     assert!(plan.ports[&NIC].hook.tc && plan.ports[&NIC].hook.xdp);
 }

@@ -1,6 +1,6 @@
 //! Ports, devices and counter cells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
@@ -9,7 +9,11 @@ use bridge_common::{
     reason::REASONS,
 };
 
-use crate::{datapath::Tables, model::IfIndex, plan::Plan};
+use crate::{
+    datapath::Tables,
+    model::IfIndex,
+    plan::{Change, Plan, VlanSet},
+};
 
 /// Flags that let frames through; a narrowed port has those that both states have.
 const PERMIT: u32 = port_flags::INGRESS | port_flags::EGRESS | port_flags::EGRESS_XDP;
@@ -22,7 +26,6 @@ const RESTRICT: u32 = port_flags::LEARNING
     | port_flags::CHECK_IPV6
     | port_flags::EGRESS_POLICY;
 
-#[derive(Default)]
 pub(super) struct PortSync {
     /// What stands in the port table, by slot.
     written: BTreeMap<u16, Port>,
@@ -34,6 +37,24 @@ pub(super) struct PortSync {
     egress: BTreeMap<u16, IfIndex>,
     /// Counter cells by fid.
     cells: BTreeMap<u16, u32>,
+    /// Those that no fid has.
+    free_cells: VecDeque<u32>,
+    /// The VLANs whose fids are to have one, by where a bridge's fids begin.
+    counted: BTreeMap<u16, VlanSet>,
+}
+
+impl Default for PortSync {
+    fn default() -> Self {
+        Self {
+            written: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            logical: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            cells: BTreeMap::new(),
+            free_cells: (1..MAX_VLAN_CELLS).collect(),
+            counted: BTreeMap::new(),
+        }
+    }
 }
 
 impl PortSync {
@@ -41,15 +62,32 @@ impl PortSync {
     pub(super) fn narrow(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
         let wanted = by_slot(plan);
         for (slot, old) in &mut self.written {
-            let narrowed = match wanted.get(slot) {
-                Some(new) if *new == old => continue,
-                Some(new) => narrow(old, new),
-                None => Port::EMPTY,
-            };
-            if narrowed != *old {
-                tables.put_port(*slot, &narrowed)?;
-                *old = narrowed;
+            narrow_one(tables, *slot, old, wanted.get(slot).copied())?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::narrow`] and [`Self::settle`], where nothing else is to be another.
+    pub(super) fn narrow_some(&mut self, tables: &mut Tables, change: &Change) -> Result<(), MapError> {
+        for (slot, port) in entries(change) {
+            if let Some(old) = self.written.get_mut(&slot) {
+                narrow_one(tables, slot, old, Some(port))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the new state of some ports, and of the VLANs of bridges.
+    pub(super) fn settle_some(&mut self, tables: &mut Tables, plan: &Plan, change: &Change) -> Result<(), MapError> {
+        let mut counted = self.counted.clone();
+        for (bridge, vlans) in &change.vlans {
+            if let Some(base) = plan.bridges.get(bridge).and_then(|bridge| bridge.fid_base) {
+                counted.insert(base, *vlans);
+            }
+        }
+        self.settle_cells(tables, counted)?;
+        for (slot, port) in entries(change) {
+            self.settle_one(tables, slot, port)?;
         }
         Ok(())
     }
@@ -69,19 +107,13 @@ impl PortSync {
             }
         }
         self.written.retain(|slot, _| wanted.contains_key(slot));
-        self.settle_cells(tables, plan)?;
+        let counted = plan.bridges.values().filter_map(|bridge| Some((bridge.fid_base?, bridge.vlans)));
+        self.settle_cells(tables, counted.collect())?;
         for (slot, port) in wanted {
             if !self.written.contains_key(&slot) {
                 zero_port(tables, slot)?;
             }
-            // Before the entry that offers it; a port whose device changes is closed since it was narrowed.
-            if self.egress.insert(slot, port.ifindex) != Some(port.ifindex) {
-                tables.put_egress(slot, port.ifindex);
-            }
-            if self.written.get(&slot) != Some(port) {
-                tables.put_port(slot, port)?;
-                self.written.insert(slot, *port);
-            }
+            self.settle_one(tables, slot, port)?;
         }
         self.egress.retain(|slot, _| self.written.contains_key(slot));
         for (key, slot) in &logical {
@@ -98,37 +130,47 @@ impl PortSync {
         Ok(())
     }
 
-    /// Every fid of the plan gets a counter cell while there are any; fids of bridges that are gone give theirs back.
-    fn settle_cells(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
-        let wanted: Vec<u16> = plan
-            .bridges
-            .values()
-            .filter_map(|bridge| Some((bridge.fid_base?, &bridge.vlans)))
-            .flat_map(|(base, vlans)| vlans.iter().map(move |vid| base + vid))
-            .collect();
-        let keep: std::collections::BTreeSet<u16> = wanted.iter().copied().collect();
-        let gone: Vec<u16> = self.cells.keys().copied().filter(|fid| !keep.contains(fid)).collect();
-        for fid in gone {
-            tables.put_vlan_cell(fid, 0)?;
-            self.cells.remove(&fid);
+    fn settle_one(&mut self, tables: &mut Tables, slot: u16, port: &Port) -> Result<(), MapError> {
+        // Before the entry that offers it; a port whose device changes is closed since it was narrowed.
+        if self.egress.insert(slot, port.ifindex) != Some(port.ifindex) {
+            tables.put_egress(slot, port.ifindex);
         }
-        if wanted.iter().all(|fid| self.cells.contains_key(fid)) {
+        if self.written.get(&slot) != Some(port) {
+            tables.put_port(slot, port)?;
+            self.written.insert(slot, *port);
+        }
+        Ok(())
+    }
+
+    /// Every fid of these VLANs gets a counter cell while there are any; others give theirs back.
+    fn settle_cells(&mut self, tables: &mut Tables, wanted: BTreeMap<u16, VlanSet>) -> Result<(), MapError> {
+        if wanted == self.counted {
             return Ok(());
         }
-        let used: std::collections::BTreeSet<u32> = self.cells.values().copied().collect();
-        let mut free = (1..MAX_VLAN_CELLS).filter(|cell| !used.contains(cell));
-        for fid in wanted {
+        let had_run_out = self.free_cells.is_empty();
+        for fid in beyond(&self.counted, &wanted) {
+            if let Some(cell) = self.cells.get(&fid).copied() {
+                tables.put_vlan_cell(fid, 0)?;
+                self.cells.remove(&fid);
+                self.free_cells.push_back(cell);
+            }
+        }
+        // Fids of before may have none then.
+        let settled = if had_run_out { &BTreeMap::new() } else { &self.counted };
+        for fid in beyond(&wanted, settled) {
             if self.cells.contains_key(&fid) {
                 continue;
             }
-            let Some(cell) = free.next() else { break };
+            let Some(cell) = self.free_cells.front().copied() else { break };
             let zero = vec![VlanCounters::default(); nr_cpus().unwrap_or(1)];
             if let Ok(values) = PerCpuValues::try_from(zero) {
                 tables.vlan_counters.set(cell, values, 0)?;
             }
             tables.put_vlan_cell(fid, cell)?;
+            self.free_cells.pop_front();
             self.cells.insert(fid, cell);
         }
+        self.counted = wanted;
         Ok(())
     }
 
@@ -159,6 +201,21 @@ fn arrivals(plan: &Plan) -> (BTreeMap<IfIndex, u32>, BTreeMap<u64, u16>) {
     (devices, logical)
 }
 
+/// The fids of these VLANs that are not among the others.
+fn beyond(these: &BTreeMap<u16, VlanSet>, others: &BTreeMap<u16, VlanSet>) -> Vec<u16> {
+    let mut fids = Vec::new();
+    for (base, vlans) in these {
+        let more = vlans.without(others.get(base).unwrap_or(&VlanSet::EMPTY));
+        fids.extend(more.iter().map(|vid| base + vid));
+    }
+    fids
+}
+
+/// The entries of a change, by slot.
+fn entries(change: &Change) -> impl Iterator<Item = (u16, &Port)> {
+    change.ports.values().filter_map(|port| Some((port.slot?, &port.entry)))
+}
+
 fn by_slot(plan: &Plan) -> BTreeMap<u16, &Port> {
     plan.ports.values().filter_map(|port| Some((port.slot?, &port.entry))).collect()
 }
@@ -174,6 +231,20 @@ fn zero_port(tables: &mut Tables, slot: u16) -> Result<(), MapError> {
         Ok(values) => tables.port_counters.set(u32::from(slot), values, 0),
         Err(_) => Ok(()),
     }
+}
+
+/// Lets the port in `slot` do no more than what stands there, `old`, and `new` both allow.
+fn narrow_one(tables: &mut Tables, slot: u16, old: &mut Port, new: Option<&Port>) -> Result<(), MapError> {
+    let narrowed = match new {
+        Some(new) if new == old => return Ok(()),
+        Some(new) => narrow(old, new),
+        None => Port::EMPTY,
+    };
+    if narrowed != *old {
+        tables.put_port(slot, &narrowed)?;
+        *old = narrowed;
+    }
+    Ok(())
 }
 
 /// What both `old` and `new` allow.

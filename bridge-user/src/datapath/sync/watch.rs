@@ -15,6 +15,7 @@ struct Watched {
 }
 
 /// The announcements that had been made before the kernel was asked, by cell.
+#[derive(PartialEq, Eq)]
 pub struct Announced(BTreeMap<u32, u64>);
 
 /// Ports and bridges whose changes put them in doubt.
@@ -45,6 +46,12 @@ impl WatchSync {
     /// the answers are in the tables.
     pub fn announced(&self, tables: &Tables) -> Announced {
         Announced(self.watched.values().map(|watched| (watched.cell, tables.announced(watched.cell))).collect())
+    }
+
+    /// As [`Self::announced`], about these devices alone.
+    pub fn announced_of(&self, tables: &Tables, devices: &BTreeSet<IfIndex>) -> Announced {
+        let cells = devices.iter().filter_map(|device| self.watched.get(device)).map(|watched| watched.cell);
+        Announced(cells.map(|cell| (cell, tables.announced(cell))).collect())
     }
 
     /// The tables include all of `announced`. `true`: some ports or bridges were not heard yet when it was read, so that

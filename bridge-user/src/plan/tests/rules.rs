@@ -147,7 +147,7 @@ fn vlans_are_members_from_the_first_to_the_last() {
     // A bridge that filters no VLANs has them as well, but they mean nothing.
     let unaware = plan_of(&model(false), &config());
     assert!((0..4096).all(|vid| !unaware.ports[&TAP].entry.is_member(vid)) && unaware.ports[&TAP].entry.pvid == 0);
-    assert_eq!(unaware.bridges[&BRIDGE].vlans, [0]);
+    assert_eq!(unaware.bridges[&BRIDGE].vlans, VlanSet::only(0));
     assert_eq!(unaware.ports[&TAP].entry.flags & VLAN_AWARE, 0);
 }
 
