@@ -19,7 +19,7 @@ use aya::programs::{
 };
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
-use crate::model::{Bypass, IfIndex};
+use crate::model::{Bypass, IfIndex, Link};
 
 mod ebtables;
 mod elsewhere;
@@ -92,6 +92,23 @@ pub enum BypassError {
     },
 }
 
+/// A device to look at, as far as its link tells.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub(crate) index: IfIndex,
+    name: String,
+    /// `noqueue` is at its root.
+    unqueued: bool,
+    peer: Option<peer::Peer>,
+}
+
+impl From<&Link> for Device {
+    fn from(link: &Link) -> Self {
+        let peer = peer::peer(link);
+        Self { index: link.ifindex, name: link.name.clone(), unqueued: link.qdisc == "noqueue", peer }
+    }
+}
+
 /// Names the source in an error.
 fn source(what: &'static str) -> impl FnOnce(io::Error) -> BypassError {
     move |source| BypassError::Source { what, source }
@@ -104,6 +121,7 @@ pub struct Inventory {
     /// `None`: the kernel has no nfnetlink, hence neither nftables nor a list of hooks.
     netfilter: Option<Netlink>,
     features: Features,
+    settings: ethtool::Asker,
     ebtables: Option<std::os::fd::OwnedFd>,
     tables: Vec<Tables>,
     kernel: Kernel,
@@ -126,6 +144,7 @@ impl Inventory {
             route: Netlink::open(NETLINK_ROUTE).map_err(source("tc filters"))?,
             netfilter,
             features: Features::open().map_err(source("XDP features"))?,
+            settings: ethtool::Asker::open().map_err(source("the drivers' features"))?,
             ebtables: sockopt::open(libc::AF_INET).map_err(source("the ebtables tables"))?,
             tables: tables.map_err(source("the iptables tables"))?,
             kernel: Kernel::read().map_err(source("the list of kernel modules"))?,
@@ -134,13 +153,9 @@ impl Inventory {
         })
     }
 
-    /// Collects what concerns these devices (index and name of each bridge port). BPF programs with an id in `own_programs`
+    /// Collects what concerns these devices. BPF programs with an id in `own_programs`
     /// are this instance's own. Devices that vanish meanwhile are left out.
-    pub fn collect(
-        &mut self,
-        devices: &[(IfIndex, String)],
-        own_programs: &BTreeSet<u32>,
-    ) -> Result<Bypass, BypassError> {
+    pub fn collect(&mut self, devices: &[Device], own_programs: &BTreeSet<u32>) -> Result<Bypass, BypassError> {
         self.kernel.refresh().map_err(source("the list of kernel modules"))?;
         let br_netfilter = br_netfilter().map_err(source("br_netfilter's settings"))?;
         self.ruleset = self.read_ruleset().map_err(source("the nftables ruleset"))?;
@@ -154,7 +169,9 @@ impl Inventory {
                 .map_err(source("the VLAN devices of other namespaces"))?,
             ..Bypass::default()
         };
-        self.update(&mut bypass, devices, own_programs)?;
+        let indices = devices.iter().map(|device| device.index).collect();
+        let filters = tc::filters(&mut self.route, &indices, own_programs).map_err(source("tc filters"))?;
+        self.look_at(&mut bypass, devices, own_programs, filters)?;
         Ok(bypass)
     }
 
@@ -162,33 +179,64 @@ impl Inventory {
     pub fn update(
         &mut self,
         bypass: &mut Bypass,
-        devices: &[(IfIndex, String)],
+        devices: &[Device],
         own_programs: &BTreeSet<u32>,
     ) -> Result<(), BypassError> {
-        let indices: BTreeSet<_> = devices.iter().map(|(index, _)| *index).collect();
+        let indices = devices.iter().map(|device| device.index).collect();
+        let unqueued = devices.iter().all(|device| device.unqueued);
+        let none = unqueued.then(|| tc::no_filters(&mut self.route, &indices, own_programs)).flatten();
+        let filters = match none {
+            Some(none) => none,
+            None => tc::filters(&mut self.route, &indices, own_programs).map_err(source("tc filters"))?,
+        };
         bypass.forget(&indices);
-        let mut filters = tc::filters(&mut self.route, &indices, own_programs).map_err(source("tc filters"))?;
+        self.look_at(bypass, devices, own_programs, filters)
+    }
+
+    /// Collects what concerns these devices one by one.
+    fn look_at(
+        &mut self,
+        bypass: &mut Bypass,
+        devices: &[Device],
+        own_programs: &BTreeSet<u32>,
+        mut filters: tc::Filters,
+    ) -> Result<(), BypassError> {
+        let indices = devices.iter().map(|device| device.index).collect();
         bypass.xdp_features.extend(self.features.read(&indices).map_err(source("XDP features"))?);
-        for (index, name) in devices {
+        for Device { index, name, peer, .. } in devices {
             for (side, texts) in
                 [(Side::Ingress, &mut bypass.ingress_filters), (Side::Egress, &mut bypass.egress_filters)]
             {
                 let mut found = filters.remove(&(*index, side)).unwrap_or_default();
-                let programs = tcx::programs(name, side, own_programs);
+                let programs = tcx::programs((*index, name), side, own_programs);
                 found.extend(programs.map_err(|source| BypassError::Programs { device: name.clone(), source })?);
                 found.extend(self.ruleset.on_device(name, side));
                 texts.extend(one_line(&found).map(|text| (*index, text)));
             }
-            bypass.rx_vlan_offload.extend(rx_vlan_offload(name)?.map(|on| (*index, on)));
+            bypass.rx_vlan_offload.extend(self.rx_vlan_offload(name)?.map(|on| (*index, on)));
             // A frame that tc redirects at ingress skips the egress hook of netfilter (nf_skip_egress in
             // __netif_receive_skb_core).
             let mut missed: Vec<_> = self.ruleset.on_device(name, Side::Egress).collect();
-            let far = peer::far_end(&mut self.route, *index).map_err(source("the far ends of ports"))?;
-            missed.extend(far.generic_xdp);
-            bypass.far_ends.extend(far.elsewhere.map(|far| (*index, far)));
+            if let Some(peer) = peer {
+                let far = peer::far_end(&mut self.route, *peer).map_err(source("the far ends of ports"))?;
+                missed.extend(far.generic_xdp);
+                bypass.far_ends.extend(far.elsewhere.map(|far| (*index, far)));
+            }
             bypass.egress_missed.extend(one_line(&missed).map(|text| (*index, text)));
         }
         Ok(())
+    }
+
+    /// As [`ethtool::rx_vlan_offload`], without a device that is gone.
+    fn rx_vlan_offload(&self, device: &str) -> Result<Option<bool>, BypassError> {
+        match self.settings.rx_vlan_offload(device) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            other => other.map_err(|source| BypassError::Device {
+                what: "the driver's features",
+                device: device.to_owned(),
+                source,
+            }),
+        }
     }
 
     /// Reads nftables, unless asking would make the kernel load it.
@@ -305,18 +353,6 @@ fn netfilter_links() -> io::Result<Vec<String>> {
         }
     }
     Ok(found)
-}
-
-/// As [`ethtool::rx_vlan_offload`], without a device that is gone.
-fn rx_vlan_offload(device: &str) -> Result<Option<bool>, BypassError> {
-    match ethtool::rx_vlan_offload(device) {
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-        other => other.map_err(|source| BypassError::Device {
-            what: "the driver's features",
-            device: device.to_owned(),
-            source,
-        }),
-    }
 }
 
 /// Joins findings to one line; `None` where there are none. The names in them are somebody else's: a control character

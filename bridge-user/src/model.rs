@@ -49,6 +49,8 @@ pub struct Link {
     pub lower: Option<IfIndex>,
     /// `IFLA_LINK_NETNSID` is present: `lower` counts in another namespace.
     pub lower_elsewhere: bool,
+    /// `IFLA_LINK_NETNSID`: this namespace's number for that one.
+    pub lower_namespace: Option<i32>,
     /// `IFLA_XDP`: ids of the XDP programs attached, in any mode.
     pub xdp: Vec<u32>,
     /// `IFLA_QDISC`: the root qdisc, e.g. `noqueue`, `fq_codel`, `htb`.

@@ -14,8 +14,9 @@ use std::{
 };
 
 use bridge_user::{
-    bypass::{Inventory, Watch, ethtool, features},
+    bypass::{Device, Inventory, Watch, ethtool, features},
     model::{Bypass, IfIndex},
+    netlink::Requests,
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -38,7 +39,16 @@ impl Lab {
 
     fn collect_with(&mut self, own_programs: &[u32]) -> Bypass {
         let own: BTreeSet<_> = own_programs.iter().copied().collect();
-        self.inventory.collect(&self.ports, &own).unwrap()
+        let links = Requests::new().unwrap().links().unwrap();
+        let ports: Vec<Device> =
+            self.ports.iter().filter_map(|(index, _)| links.get(index)).map(Device::from).collect();
+        let found = self.inventory.collect(&ports, &own).unwrap();
+        // What is asked about a few devices alone is the same.
+        let mut again = found.clone();
+        again.forget(&self.ports.iter().map(|(index, _)| *index).collect());
+        self.inventory.update(&mut again, &ports, &own).unwrap();
+        assert_eq!(again, found);
+        found
     }
 
     /// What was found on the ingress and on the egress of a port.

@@ -47,7 +47,21 @@ impl RxVlan {
 ///
 /// Fails with the ioctl's error, e.g. `ENODEV` for a device that is gone.
 pub fn rx_vlan_offload(ifname: &str) -> io::Result<Option<bool>> {
-    Ok(rx_vlan(ifname)?.map(RxVlan::any))
+    Asker::open()?.rx_vlan_offload(ifname)
+}
+
+/// Asks about many devices, through one socket: in the namespace in which it was opened.
+pub(super) struct Asker(OwnedFd);
+
+impl Asker {
+    pub(super) fn open() -> io::Result<Self> {
+        open().map(Self)
+    }
+
+    /// As [`rx_vlan_offload`].
+    pub(super) fn rx_vlan_offload(&self, ifname: &str) -> io::Result<Option<bool>> {
+        Ok(Device { socket: &self.0, name: name(ifname)? }.rx_vlan()?.map(RxVlan::any))
+    }
 }
 
 /// Switches the stripping of VLAN tags: off for all kinds, on for 802.1Q. Use [`set_rx_vlan`] to put back what was found.
@@ -62,19 +76,13 @@ pub fn set_rx_vlan_offload(ifname: &str, on: bool) -> io::Result<()> {
 
 /// Which tags the device takes out of received frames. `None`: it cannot be asked.
 pub fn rx_vlan(ifname: &str) -> io::Result<Option<RxVlan>> {
-    let device = Device::open(ifname)?;
-    let outcome = device.strip_bits().and_then(|bits| device.active(bits));
-    match outcome {
-        Ok([ctag, stag]) => Ok(Some(RxVlan { ctag, stag })),
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
-        Err(error) => Err(error),
-    }
+    Device { socket: &open()?, name: name(ifname)? }.rx_vlan()
 }
 
 /// Asks the device to take out these tags and no others (`__ethtool_set_features`), and reads back whether it does. Fails
 /// with [`io::ErrorKind::Unsupported`] where the driver does otherwise.
 pub fn set_rx_vlan(ifname: &str, wanted: RxVlan) -> io::Result<()> {
-    let device = Device::open(ifname)?;
+    let device = Device { socket: &open()?, name: name(ifname)? };
     let bits = device.strip_bits()?;
     let wanted = [wanted.ctag, wanted.stag];
     if device.active(bits)? != wanted {
@@ -99,7 +107,7 @@ pub fn set_rx_vlan(ifname: &str, wanted: RxVlan) -> io::Result<()> {
 pub fn driver(ifname: &str) -> io::Result<Option<String>> {
     let mut words = vec![0; DRIVER_WORDS];
     words[0] = ETHTOOL_GDRVINFO;
-    match Device::open(ifname)?.ioctl(&mut words) {
+    match (Device { socket: &open()?, name: name(ifname)? }).ioctl(&mut words) {
         Ok(()) => Ok(Some(text(&bytes(&words[1..][..NAME_WORDS]))).filter(|name| !name.is_empty())),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
         Err(error) => Err(error),
@@ -110,23 +118,37 @@ pub fn driver(ifname: &str) -> io::Result<Option<String>> {
 type Bits = [Option<usize>; 2];
 
 /// A device and a socket to ask through.
-struct Device {
-    socket: OwnedFd,
-    name: [libc::c_char; libc::IFNAMSIZ],
+struct Device<'a> {
+    socket: &'a OwnedFd,
+    name: Name,
 }
 
-impl Device {
-    fn open(ifname: &str) -> io::Result<Self> {
-        let mut name = [0; libc::IFNAMSIZ];
-        if ifname.len() >= name.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{ifname}' is no interface name")));
+/// A device's name as the kernel takes it.
+type Name = [libc::c_char; libc::IFNAMSIZ];
+
+fn name(ifname: &str) -> io::Result<Name> {
+    let mut name = [0; libc::IFNAMSIZ];
+    if ifname.len() >= name.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{ifname}' is no interface name")));
+    }
+    for (to, from) in name.iter_mut().zip(ifname.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Ok(name)
+}
+
+fn open() -> io::Result<OwnedFd> {
+    // Every kernel with a bridge has packet or netlink sockets, but the ioctl wants one whose family passes it on.
+    sockopt::open(libc::AF_INET)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+impl Device<'_> {
+    fn rx_vlan(&self) -> io::Result<Option<RxVlan>> {
+        match self.strip_bits().and_then(|bits| self.active(bits)) {
+            Ok([ctag, stag]) => Ok(Some(RxVlan { ctag, stag })),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
         }
-        for (to, from) in name.iter_mut().zip(ifname.bytes()) {
-            *to = libc::c_char::from_ne_bytes([from]);
-        }
-        // Every kernel with a bridge has packet or netlink sockets, but the ioctl wants one whose family passes it on.
-        let socket = sockopt::open(libc::AF_INET)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        Ok(Self { socket, name })
     }
 
     /// Passes a request; the kernel reads and writes no more than the sizes in the request's own fields say.

@@ -22,6 +22,8 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
+/// More devices than this are cheaper as a dump.
+const FEW: usize = 16;
 /// `struct genlmsghdr` in bytes.
 const GENLMSGHDR: usize = 4;
 
@@ -58,8 +60,27 @@ impl Features {
         let Some(family) = self.family else {
             return Ok(BTreeMap::new());
         };
+        if devices.len() <= FEW {
+            return self.read_few(family, devices);
+        }
         let rows = self.netlink.dump(family, &[NETDEV_CMD_DEV_GET, 1, 0, 0], decode)?;
         Ok(rows.into_iter().filter(|(device, _)| devices.contains(device)).collect())
+    }
+
+    /// As [`Self::read`], each by itself: the dump has all devices of the namespace.
+    fn read_few(&mut self, family: u16, devices: &BTreeSet<IfIndex>) -> io::Result<BTreeMap<IfIndex, u64>> {
+        let mut found = BTreeMap::new();
+        for device in devices {
+            let mut request = vec![NETDEV_CMD_DEV_GET, 1, 0, 0];
+            push_attribute(&mut request, NETDEV_A_DEV_IFINDEX, &device.to_ne_bytes());
+            match self.netlink.one(family, &request, decode) {
+                Ok(row) => found.extend(row),
+                // netdev_nl_dev_get_doit: it is gone.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 }
 

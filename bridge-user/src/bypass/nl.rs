@@ -72,6 +72,21 @@ impl Netlink {
         Ok(found)
     }
 
+    /// Sends a request that the kernel answers with one message or an error number, and decodes the message.
+    pub(super) fn one<T>(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        mut decode: impl FnMut(Answer<'_>) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
+        let mut found = None;
+        self.exchange(kind, NLM_F_REQUEST, payload, |answer| {
+            found = decode(answer)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Sends and receives until the kernel says that it is done. Returns whether the kernel marked the dump as interrupted.
     fn exchange(
         &mut self,
@@ -83,6 +98,9 @@ impl Netlink {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&message(kind, flags, self.sequence, payload), 0)?;
         let mut interrupted = false;
+        // The kernel only says so at the end of a dump, or if it is asked to.
+        let single = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
+        let mut answered = false;
         // An answer that cannot be decoded must not leave the rest of its dump in the socket.
         let mut outcome = Ok(());
         loop {
@@ -91,13 +109,16 @@ impl Netlink {
                 other => other?,
             };
             let datagram = self.buffer.get(..length).ok_or_else(|| malformed("a datagram is too large"))?;
-            match scan(datagram, self.sequence, |answer| {
+            let progress = scan(datagram, self.sequence, |answer| {
+                answered = true;
                 if outcome.is_ok() {
                     outcome = each(answer);
                 }
-            })? {
+            })?;
+            match progress {
                 Progress { interrupted: true, done: false } => interrupted = true,
                 Progress { interrupted: now, done: true } => return outcome.map(|()| interrupted || now),
+                Progress { .. } if single && answered => return outcome.map(|()| interrupted),
                 Progress { .. } => {}
             }
         }

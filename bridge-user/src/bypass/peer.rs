@@ -16,10 +16,10 @@ use std::io;
 
 use super::nl::{Attributes, Netlink, push_attribute};
 use crate::{
-    model::{FarEnd, IfIndex},
+    model::{FarEnd, IfIndex, Link},
     netlink::uapi::{
-        IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_TARGET_NETNSID,
-        IFLA_XDP, IFLA_XDP_ATTACHED, IFLA_XDP_SKB_PROG_ID, RTM_GETLINK, RTM_NEWLINK,
+        IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_TARGET_NETNSID, IFLA_XDP, IFLA_XDP_ATTACHED, IFLA_XDP_SKB_PROG_ID,
+        RTM_GETLINK, RTM_NEWLINK,
     },
 };
 
@@ -32,13 +32,9 @@ const SKIP_STATS: u32 = 1 << 3;
 /// Kinds of devices that come in pairs and whose `IFLA_LINK` is the other one.
 const PAIRS: [&str; 2] = ["veth", "netkit"];
 
-/// What a link message says.
+/// What a link message says of the far end.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct End {
-    pair: bool,
-    peer: Option<IfIndex>,
-    /// The namespace of the peer, by this namespace's number for it; `None`: this one.
-    namespace: Option<i32>,
     /// Id of its generic XDP program.
     program: Option<u32>,
     /// `IFLA_XDP_ATTACHED` is not 0: some program is attached, in whatever mode.
@@ -55,11 +51,17 @@ pub(super) struct Far {
     pub(super) elsewhere: Option<FarEnd>,
 }
 
-/// Looks at the far end of a port. There is nothing where the port is no pair, or either end is gone.
-pub(super) fn far_end(netlink: &mut Netlink, port: IfIndex) -> io::Result<Far> {
-    let Some(End { pair: true, peer: Some(peer), namespace, .. }) = link(netlink, port, None)? else {
-        return Ok(Far::default());
-    };
+/// Where the far end of a pair is: its interface index, and this namespace's number for its namespace; `None`: this one.
+pub(super) type Peer = (IfIndex, Option<i32>);
+
+/// Where the far end of a device is, if it is one end of a pair.
+pub(super) fn peer(link: &Link) -> Option<Peer> {
+    let is_pair = link.kind.as_deref().is_some_and(|kind| PAIRS.contains(&kind));
+    link.lower.filter(|_| is_pair).map(|peer| (peer, link.lower_namespace))
+}
+
+/// Looks at the far end of a port. There is nothing where it is gone.
+pub(super) fn far_end(netlink: &mut Netlink, (peer, namespace): Peer) -> io::Result<Far> {
     let Some(end) = link(netlink, peer, namespace)? else { return Ok(Far::default()) };
     Ok(Far {
         generic_xdp: end.program.map(|id| format!("generic XDP program {id} at the far end")),
@@ -75,8 +77,8 @@ fn link(netlink: &mut Netlink, device: IfIndex, namespace: Option<i32>) -> io::R
     if let Some(namespace) = namespace {
         push_attribute(&mut request, IFLA_TARGET_NETNSID, &namespace.to_ne_bytes());
     }
-    match netlink.request(RTM_GETLINK, &request, decode) {
-        Ok(found) => Ok(found.into_iter().next()),
+    match netlink.one(RTM_GETLINK, &request, decode) {
+        Ok(found) => Ok(found),
         // rtnl_getlink; rtnl_get_net_ns_capable where the namespace has just ended.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => Ok(None),
         Err(error) => Err(error),
@@ -88,12 +90,8 @@ fn decode((kind, payload): (u16, &[u8])) -> io::Result<Option<End>> {
         return Ok(None);
     }
     let attributes = Attributes::after(IFINFOMSG, payload)?;
-    let kind = attributes.nest(IFLA_LINKINFO)?.text(IFLA_INFO_KIND).unwrap_or_default();
     let xdp = attributes.nest(IFLA_XDP)?;
     Ok(Some(End {
-        pair: PAIRS.contains(&kind.as_str()),
-        peer: attributes.u32(IFLA_LINK).filter(|peer| *peer != 0),
-        namespace: attributes.u32(IFLA_LINK_NETNSID).map(u32::cast_signed),
         program: xdp.u32(IFLA_XDP_SKB_PROG_ID).filter(|id| *id != 0),
         has_xdp: xdp.get(IFLA_XDP_ATTACHED).is_some_and(|mode| mode != [0]),
         address: attributes.get(IFLA_ADDRESS).and_then(|address| address.try_into().ok()),
@@ -113,22 +111,28 @@ mod tests {
     fn message() -> Vec<u8> {
         let mut bytes = vec![0; IFINFOMSG];
         push_attribute(&mut bytes, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
-        push_attribute(&mut bytes, IFLA_LINK, &7_u32.to_ne_bytes());
-        push_attribute(&mut bytes, IFLA_LINK_NETNSID, &3_i32.to_ne_bytes());
-        push_attribute(&mut bytes, IFLA_LINKINFO, &nest(IFLA_INFO_KIND, b"veth\0"));
         let attached = [nest(IFLA_XDP_ATTACHED, &[2]), nest(IFLA_XDP_SKB_PROG_ID, &42_u32.to_ne_bytes())].concat();
         push_attribute(&mut bytes, IFLA_XDP, &attached);
         bytes
     }
 
     #[test]
-    fn a_link_tells_of_its_peer_and_of_its_program() {
+    fn a_link_tells_of_its_program() {
         let end = decode((RTM_NEWLINK, &message())).unwrap();
         let address = Some([2, 0, 0, 0, 0, 1]);
-        let wanted = End { pair: true, peer: Some(7), namespace: Some(3), program: Some(42), has_xdp: true, address };
+        let wanted = End { program: Some(42), has_xdp: true, address };
         assert_eq!(end, Some(wanted));
         assert_eq!(decode((RTM_NEWLINK, &[0; IFINFOMSG])).unwrap(), Some(End::default()));
         assert_eq!(decode((3, &message())).unwrap(), None);
+    }
+
+    #[test]
+    fn only_pairs_have_a_far_end() {
+        let link = |kind: &str| Link { kind: Some(kind.into()), lower: Some(7), ..Link::default() };
+        assert_eq!(peer(&link("veth")), Some((7, None)));
+        assert_eq!(peer(&Link { lower_namespace: Some(3), ..link("netkit") }), Some((7, Some(3))));
+        assert_eq!(peer(&link("vlan")), None);
+        assert_eq!(peer(&Link { lower: None, ..link("veth") }), None);
     }
 
     #[test]

@@ -67,6 +67,26 @@ pub(super) fn filters(
     Ok(found)
 }
 
+/// As [`filters`], where these are the only devices and `noqueue` is at the root of each: nothing is below that, and it limits
+/// nothing, so that only filters on ingress and behind clsact can be there. `None`: something is, and has to be told by what
+/// it belongs to. The kernel dumps qdiscs of all devices or none.
+pub(super) fn no_filters(
+    netlink: &mut Netlink,
+    devices: &BTreeSet<IfIndex>,
+    own_programs: &BTreeSet<u32>,
+) -> Option<Filters> {
+    for device in devices {
+        for (side, parent) in [(Side::Ingress, INGRESS), (Side::Egress, EGRESS)] {
+            // Nothing where there is no such qdisc (tc_dump_tfilter). Why it cannot be asked, the dump will tell.
+            let rows = netlink.dump(RTM_GETTFILTER, &tcmsg(*device, parent), Row::decode).ok()?;
+            if !foreign(&rows, side, own_programs).is_empty() {
+                return None;
+            }
+        }
+    }
+    Some(Filters::new())
+}
+
 fn tcmsg(device: IfIndex, parent: u32) -> [u8; TCMSG] {
     let mut bytes = [0; TCMSG];
     bytes[4..8].copy_from_slice(&device.to_ne_bytes());

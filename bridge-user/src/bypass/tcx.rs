@@ -1,6 +1,6 @@
 //! Programs in the tcx hooks of a device (kernel 6.6 and later), by `BPF_PROG_QUERY`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ptr};
 
 use aya::{
     programs::{
@@ -11,6 +11,14 @@ use aya::{
 };
 
 use super::nft::Side;
+use crate::model::IfIndex;
+
+/// `BPF_PROG_QUERY`, `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
+const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+/// `BPF_MPROG_MAX`: no hook has more programs.
+const MOST: usize = 64;
 
 /// How often a query is repeated when a program goes away between the list and the look at it.
 const ATTEMPTS: usize = 4;
@@ -18,7 +26,15 @@ const ATTEMPTS: usize = 4;
 /// Names the tcx programs of a device that are not xbr's own. None where the kernel has no tcx or the device is gone.
 ///
 /// To be called on a thread in the namespace of the device: the kernel looks the device up in that of the caller.
-pub(super) fn programs(device: &str, side: Side, own_programs: &BTreeSet<u32>) -> Result<Vec<String>, ProgramError> {
+pub(super) fn programs(
+    (index, device): (IfIndex, &str),
+    side: Side,
+    own_programs: &BTreeSet<u32>,
+) -> Result<Vec<String>, ProgramError> {
+    // To be told of each program costs ten times as much, and hundreds of devices are asked about every second.
+    if ids(index, side).is_some_and(|ids| ids.iter().all(|id| own_programs.contains(id))) {
+        return Ok(Vec::new());
+    }
     let hook = match side {
         Side::Ingress => TcAttachType::Ingress,
         Side::Egress => TcAttachType::Egress,
@@ -39,6 +55,40 @@ pub(super) fn programs(device: &str, side: Side, own_programs: &BTreeSet<u32>) -
         }
     }
     Ok(Vec::new())
+}
+
+/// The part of `union bpf_attr` that a query has.
+#[repr(C)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    options: u32,
+    attach_flags: u32,
+    ids: *mut u32,
+    count: u32,
+    reserved: u32,
+    /// Flags of the programs, ids and flags of the links, the revision: none of them is asked for.
+    more: [u64; 4],
+}
+
+/// Ids of the programs in a hook of a device. `None`: the kernel does not say.
+fn ids(index: IfIndex, side: Side) -> Option<Vec<u32>> {
+    let mut ids = [0; MOST];
+    let mut query = Query {
+        ifindex: index,
+        attach_type: if side == Side::Ingress { BPF_TCX_INGRESS } else { BPF_TCX_EGRESS },
+        options: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr(),
+        count: u32::try_from(ids.len()).ok()?,
+        reserved: 0,
+        more: [0; 4],
+    };
+    // SAFETY: `query` is as long as the kernel is told, and it writes no more than `count` numbers behind `ids`; both outlive
+    // the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, ptr::from_mut(&mut query), size_of::<Query>()) };
+    let count = usize::try_from(query.count).ok().filter(|_| result == 0)?;
+    ids.get(..count).map(<[u32]>::to_vec)
 }
 
 /// The error number behind an error of aya.

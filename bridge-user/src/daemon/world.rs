@@ -1,5 +1,7 @@
 //! What the daemon knows and does: which parts of the mirror are out of date, and how they are brought up to date.
 
+mod devices;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
@@ -39,9 +41,6 @@ const POLLS_PER_DUMP: u32 = 60;
 /// A minute more for each so many entries.
 const LARGE: usize = 100_000;
 
-/// More devices than this at once are cheaper as dumps.
-const FEW: usize = 16;
-
 /// One instance of the daemon.
 pub(super) struct World {
     pub(super) config: RunConfig,
@@ -65,6 +64,8 @@ pub(super) struct World {
     inventory: Inventory,
     own_programs: BTreeSet<u32>,
     locks: BTreeMap<String, Lock>,
+    /// The bridges that the plan is for.
+    served: BTreeSet<String>,
     /// Bridges that another instance serves; warned about once.
     elsewhere: BTreeSet<String>,
     dirty: Dirty,
@@ -151,6 +152,7 @@ impl World {
             requests,
             own_programs,
             locks,
+            served: BTreeSet::new(),
             elsewhere: BTreeSet::new(),
             dirty: Dirty::default(),
             renewals: 0,
@@ -415,7 +417,7 @@ impl World {
         self.dirty.links = Links::Nothing;
         let links = self.ask_links()?;
         let known = &self.model.links;
-        let is_known = |link: &Link| known.get(&link.ifindex).is_some_and(|known| is_same_device(known, link));
+        let is_known = |link: &Link| known.get(&link.ifindex).is_some_and(|known| devices::is_same(known, link));
         if links.len() != known.len() || !links.values().all(is_known) {
             return self.refresh_links();
         }
@@ -423,78 +425,22 @@ impl World {
         self.refresh_policy()
     }
 
-    /// As [`Self::refresh_links`], of the devices of which something was heard, and of no others: a machine may have
-    /// hundreds of ports with thousands of VLANs each. What changes more than the settings of ports is not worth the distinction.
-    fn refresh_devices(&mut self) -> Result<(), Error> {
-        let mut devices = std::mem::take(&mut self.dirty.devices);
-        devices.extend(self.sync.watch.doubted(&self.tables));
-        if devices.len() > FEW {
-            return self.refresh_links();
-        }
-        let announced = self.sync.watch.announced(&self.tables);
-        for device in &devices {
-            if !self.refresh_device(*device)? {
-                return self.refresh_links();
-            }
-        }
-        let served = self.served();
-        let mut inspected = self.inspected(&served);
-        let near = |device: &IfIndex| {
-            let lower = self.model.links.get(device).and_then(|link| link.lower);
-            devices.contains(device) || lower.is_some_and(|lower| devices.contains(&lower))
-        };
-        inspected.retain(|(device, _)| near(device));
-        self.inventory.update(&mut self.model.bypass, &inspected, &self.own_programs)?;
-        self.replan(&served)?;
-        if self.sync.watch.confirm_some(&mut self.tables, &announced, &devices) { self.refresh_links() } else { Ok(()) }
-    }
-
-    /// Asks for one device. `false`: it is a bridge, or what it is to others has changed.
-    fn refresh_device(&mut self, device: IfIndex) -> Result<bool, Error> {
-        let Some(mut link) = self.requests.link(device)? else { return Ok(false) };
-        link.xdp.retain(|id| !self.own_programs.contains(id));
-        let known = self.model.links.get_mut(&device);
-        let known = known.filter(|known| link.bridge.is_none() && is_same_device(known, &link));
-        let Some(known) = known else { return Ok(false) };
-        *known = link;
-        match self.requests.vlans_of(device)? {
-            Some(vlans) => self.model.vlans.insert(device, vlans),
-            None => self.model.vlans.remove(&device),
-        };
-        Ok(true)
-    }
-
     fn refresh_policy(&mut self) -> Result<(), Error> {
         self.dirty.policy = false;
-        let served = self.served();
-        let devices = self.inspected(&served);
+        self.serve();
+        let devices = self.inspected(|_| true);
         let announced = self.tables.policy_announced();
         self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
-        self.replan(&served)?;
+        self.replan()?;
         self.tables.confirm_policy(announced);
         Ok(())
     }
 
-    /// The devices whose policy matters to these bridges: their ports, and what those stand on.
-    fn inspected(&self, served: &BTreeSet<String>) -> Vec<(IfIndex, String)> {
-        let devices = self
-            .model
-            .links
-            .values()
-            .filter(|link| {
-                let bridge = link.master.and_then(|master| self.model.links.get(&master));
-                bridge.is_some_and(|bridge| served.contains(&bridge.name))
-            })
-            .map(|link| (link.ifindex, link.name.clone()))
-            .collect();
-        with_devices_below(&self.model, devices)
-    }
-
-    fn replan(&mut self, served: &BTreeSet<String>) -> Result<(), Error> {
+    fn replan(&mut self) -> Result<(), Error> {
         // A refusal while attaching changes the plan once more.
         for _ in 0..2 {
             let refused = self.attachments.refused();
-            let plan = plan::plan(&self.model, &self.config, served, &mut self.numbers, refused);
+            let plan = plan::plan(&self.model, &self.config, &self.served, &mut self.numbers, refused);
             self.attachments.detach_outdated(&plan);
             if plan != self.plan {
                 self.sync.apply(&mut self.tables, &plan)?;
@@ -509,12 +455,12 @@ impl World {
                 break;
             }
         }
-        self.announce(served);
+        self.announce();
         Ok(())
     }
 
-    /// The bridges that this instance may serve now; locks those that `--all` has found.
-    fn served(&mut self) -> BTreeSet<String> {
+    /// Notes which bridges this instance may serve now; locks those that `--all` has found.
+    fn serve(&mut self) {
         if self.config.all {
             let bridges: Vec<String> =
                 self.model.links.values().filter(|link| link.bridge.is_some()).map(|link| link.name.clone()).collect();
@@ -536,12 +482,15 @@ impl World {
                 }
             }
         }
-        self.locks.keys().cloned().collect()
+        if !self.locks.keys().eq(&self.served) {
+            self.served = self.locks.keys().cloned().collect();
+        }
     }
 
     /// Says once what an operator should know: bridges that are not there yet, a table that is full.
-    fn announce(&mut self, served: &BTreeSet<String>) {
-        let absent: Vec<&str> = served
+    fn announce(&mut self) {
+        let absent: Vec<&str> = self
+            .served
             .iter()
             .map(String::as_str)
             .filter(|name| !self.plan.bridges.values().any(|bridge| bridge.name == **name))
@@ -571,24 +520,6 @@ impl World {
         }
         self.said.table_full = refused > 0;
     }
-}
-
-/// Whether a device is to others what it was: then nothing has changed but its own settings.
-fn is_same_device(known: &Link, new: &Link) -> bool {
-    let place = |link: &Link| (link.master, link.lower, link.lower_elsewhere, link.vlan, link.physical, link.switchdev);
-    known.name == new.name && known.kind == new.kind && place(known) == place(new) && known.bridge == new.bridge
-}
-
-/// Ports, and the devices below those that are VLAN devices: what is found there matters as well.
-fn with_devices_below(model: &Model, ports: Vec<(IfIndex, String)>) -> Vec<(IfIndex, String)> {
-    let mut devices: BTreeMap<IfIndex, String> = BTreeMap::new();
-    for (ifindex, name) in ports {
-        if let Some(below) = model.links.get(&ifindex).and_then(|link| plan::below(model, link)) {
-            devices.insert(below.ifindex, below.name.clone());
-        }
-        devices.insert(ifindex, name);
-    }
-    devices.into_iter().collect()
 }
 
 /// The line about a full FDB table.

@@ -92,7 +92,10 @@ fn top_level(link: &mut Link, kind: u16, value: &[u8]) -> Result<(), Malformed> 
         IFLA_ADDRESS if value.len() == 6 => link.mac = bytes(value)?,
         IFLA_MTU => link.mtu = u32_of(value)?,
         IFLA_LINK => link.lower = Some(u32_of(value)?).filter(|&lower| lower != 0),
-        IFLA_LINK_NETNSID => link.lower_elsewhere = true,
+        IFLA_LINK_NETNSID => {
+            link.lower_elsewhere = true;
+            link.lower_namespace = Some(u32_of(value)?.cast_signed());
+        }
         IFLA_QDISC => link.qdisc = string_of(value),
         IFLA_MASTER => link.master = Some(u32_of(value)?).filter(|&master| master != 0),
         IFLA_PROMISCUITY => link.promiscuity = u32_of(value)?,

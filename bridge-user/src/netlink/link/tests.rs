@@ -100,6 +100,7 @@ fn a_port() {
         master: Some(4),
         lower: Some(2),
         lower_elsewhere: true,
+        lower_namespace: Some(0),
         xdp: vec![33, 40],
         qdisc: "noqueue".into(),
         port: Some(PortAttrs {
