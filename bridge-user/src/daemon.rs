@@ -101,11 +101,12 @@ fn catch_up(world: &mut World, events: &mut Events) {
     while start.elapsed() < CATCH_UP {
         let heard = events.there();
         if matches!(&heard, Ok(batch) if batch.is_empty()) {
-            return;
+            break;
         }
         world.hear(heard);
         world.settle();
     }
+    world.settle_all();
 }
 
 /// Passes on what the programs log.

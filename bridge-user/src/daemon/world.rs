@@ -84,6 +84,9 @@ struct Dirty {
     policy: bool,
     fdb_dump: bool,
     fdb: HashSet<FdbKey>,
+    /// These were said to be gone. They count no more, so that it is enough to ask with the next renewal: the kernel still
+    /// holds the lock that an answer takes while it goes through all of a bridge's entries, and waiting for it burns time.
+    fdb_gone: HashSet<FdbKey>,
 }
 
 /// How much of all devices is out of date.
@@ -187,11 +190,12 @@ impl World {
         for event in &batch {
             match event {
                 Event::Link(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
-                Event::Fdb(key) => {
+                Event::Fdb(key) | Event::FdbGone(key) => {
                     if !self.programs.tracing.announcements {
                         self.tables.cancel(sync::fdb_cell(&self.tables, key), now());
                     }
-                    self.dirty.fdb.insert(*key);
+                    let is_gone = matches!(event, Event::FdbGone(_));
+                    if is_gone { &mut self.dirty.fdb_gone } else { &mut self.dirty.fdb }.insert(*key);
                 }
                 // A root qdisc comes without a link event, and a refused hook may be free now.
                 Event::Tc(ifindex) => {
@@ -248,6 +252,7 @@ impl World {
     /// Renews the lease, after having asked about entries that the kernel side cancelled.
     pub(super) fn renew(&mut self) {
         self.dirty.fdb.extend(self.sync.fdb.stale(&self.tables));
+        self.dirty.fdb.extend(self.dirty.fdb_gone.drain());
         self.dirty.devices.extend(self.sync.watch.doubted(&self.tables));
         self.dirty.policy |= self.tables.policy_in_doubt();
         // Nothing else is done meanwhile, so that the lease ends under a dump of a second and a half.
@@ -259,6 +264,12 @@ impl World {
         }
         self.settle();
         self.lease();
+    }
+
+    /// As [`Self::settle`], and nothing is left for the next renewal.
+    pub(super) fn settle_all(&mut self) {
+        self.dirty.fdb.extend(self.dirty.fdb_gone.drain());
+        self.settle();
     }
 
     /// Brings whatever is out of date up to date.
@@ -347,6 +358,7 @@ impl World {
 
     fn refresh_all(&mut self) -> Result<(), Error> {
         self.dirty.fdb.clear();
+        self.dirty.fdb_gone.clear();
         self.refresh_links()?;
         self.dump_fdb()
     }
@@ -368,6 +380,7 @@ impl World {
     }
 
     fn refresh_fdb(&mut self) -> Result<(), Error> {
+        self.dirty.fdb.extend(self.dirty.fdb_gone.drain());
         let keys: Vec<FdbKey> = self.dirty.fdb.drain().collect();
         // Asking for one costs as much as four of netlink's dump, which goes through the list over and over (`br_fdb_dump`), or
         // eight of a census.

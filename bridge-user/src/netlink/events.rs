@@ -43,8 +43,10 @@ pub enum Event {
     Link(IfIndex),
     /// The VLANs of a bridge or port, or their options.
     Vlan(IfIndex),
-    /// An FDB entry: new, moved, changed or gone.
+    /// An FDB entry: new, moved or changed.
     Fdb(FdbKey),
+    /// An FDB entry that went.
+    FdbGone(FdbKey),
     /// A qdisc, class, chain or filter of a device.
     Tc(IfIndex),
     /// Notifications were lost or could not be read: everything may have changed.
@@ -160,7 +162,7 @@ impl Batch {
             RTM_NEWVLAN | RTM_DELVLAN => self.push(Event::Vlan(vlandb::device(message.payload)?)),
             RTM_NEWNEIGH | RTM_DELNEIGH => {
                 if let Some((key, _)) = fdb::decode(message.payload)? {
-                    self.push(Event::Fdb(key));
+                    self.push(if message.kind == RTM_DELNEIGH { Event::FdbGone(key) } else { Event::Fdb(key) });
                 }
             }
             RTM_NEWQDISC | RTM_DELQDISC | RTM_NEWTCLASS | RTM_DELTCLASS | RTM_NEWTFILTER | RTM_DELTFILTER
@@ -265,7 +267,7 @@ mod tests {
             (RTM_NEWVLAN, vlandb::header(Some(6)).to_vec(), vec![Event::Vlan(6)]),
             (RTM_DELVLAN, vlandb::header(Some(6)).to_vec(), vec![Event::Vlan(6)]),
             (RTM_NEWNEIGH, neighbour(AF_BRIDGE), vec![Event::Fdb(key)]),
-            (RTM_DELNEIGH, neighbour(AF_BRIDGE), vec![Event::Fdb(key)]),
+            (RTM_DELNEIGH, neighbour(AF_BRIDGE), vec![Event::FdbGone(key)]),
             (RTM_NEWNEIGH, neighbour(2), vec![]),
             (RTM_NEWQDISC, tc(8), vec![Event::Tc(8)]),
             (RTM_DELTFILTER, tc(8), vec![Event::Tc(8)]),

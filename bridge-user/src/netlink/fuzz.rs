@@ -7,7 +7,7 @@ use super::{
     fdb, link, read_link, read_neighbour, read_vlans,
     uapi::{
         IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO, IFLA_XDP,
-        RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWVLAN,
+        RTM_DELNEIGH, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWVLAN,
     },
     vlandb,
     wire::{Message, messages, refusal, string_of},
@@ -106,8 +106,9 @@ fn check_events(datagram: &[u8]) {
         };
         let event = match message.kind {
             RTM_NEWVLAN => vlandb::device(message.payload).map(Event::Vlan).ok(),
-            RTM_NEWNEIGH => match fdb::decode(message.payload) {
+            RTM_NEWNEIGH | RTM_DELNEIGH => match fdb::decode(message.payload) {
                 Ok(None) => continue,
+                Ok(Some((key, _))) if message.kind == RTM_DELNEIGH => Some(Event::FdbGone(key)),
                 Ok(Some((key, _))) => Some(Event::Fdb(key)),
                 Err(_) => None,
             },

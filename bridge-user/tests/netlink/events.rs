@@ -26,7 +26,7 @@ fn events_name_what_changed() {
             run("bridge fdb replace 02:00:00:00:01:01 dev p1 master static");
             assert_eq!(until(&mut events, Event::Fdb(key)).await, [Event::Fdb(key)]);
             run("bridge fdb del 02:00:00:00:01:01 dev p1 master");
-            assert_eq!(until(&mut events, Event::Fdb(key)).await, [Event::Fdb(key)]);
+            assert_eq!(until(&mut events, Event::FdbGone(key)).await, [Event::FdbGone(key)]);
 
             run("bridge link set dev p0 isolated on");
             until(&mut events, Event::Link(p0)).await;
@@ -48,7 +48,10 @@ fn events_name_what_changed() {
             run("ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev q0
                  bridge fdb add 02:00:00:00:01:08 dev q0 self permanent");
             let other = within(&mut events, Duration::from_millis(300)).await;
-            assert!(other.iter().all(|event| !matches!(event, Event::Fdb(_) | Event::Overrun)), "{other:?}");
+            assert!(
+                other.iter().all(|event| !matches!(event, Event::Fdb(_) | Event::FdbGone(_) | Event::Overrun)),
+                "{other:?}"
+            );
 
             run("ip link del q0");
             assert!(until(&mut events, Event::Link(q0)).await.contains(&Event::Link(p0)));
