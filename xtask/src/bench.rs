@@ -5,7 +5,7 @@ pub(crate) mod instructions;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 
 use crate::{lab::code, proc, setup, setup::kernel::Where, test::binaries, vm::Vm};
@@ -36,6 +36,10 @@ enum What {
         /// Kernel; VLANs need one with VLAN filtering
         #[arg(long, value_enum, default_value = "running")]
         kernel: Where,
+        /// Let the clock of the virtual machine count instructions, one for each nanosecond: the same on every machine,
+        /// whatever else it does
+        #[arg(long)]
+        counted: bool,
         /// Options; --help shows them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
@@ -49,10 +53,10 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         What::Forward { words } => forward(words),
         What::Instructions(args) => instructions::main(args),
         What::Coherence(args) => coherence::main(args),
-        What::Scale { kernel, words } => {
+        What::Scale { kernel, counted, words } => {
             let words: Vec<String> = std::iter::once("scale".to_owned()).chain(words.iter().cloned()).collect();
             // A bridge VLAN takes some 400 bytes of the kernel's.
-            measure(*kernel, "6G", 120, &words)
+            measure(*kernel, *counted, "6G", 120, &words)
         }
     }
 }
@@ -64,10 +68,11 @@ fn program(programs: &[(String, String)]) -> Result<&str> {
 }
 
 /// Runs `xbr-bench` with these words, here or in a virtual machine with so much memory and time (minutes).
-fn measure(kernel: Where, memory: &str, minutes: u64, words: &[String]) -> Result<ExitCode> {
+fn measure(kernel: Where, counted: bool, memory: &str, minutes: u64, words: &[String]) -> Result<ExitCode> {
     let programs = binaries::release()?;
     let bench = program(&programs)?;
     let Some(kernel) = kernel.machine() else {
+        ensure!(!counted, "--counted: name the kernel of a virtual machine with --kernel");
         let mut command = proc::as_root(bench, "the measurement")?;
         let status = command.args(words).envs(programs.clone()).status();
         return Ok(code(status.with_context(|| format!("cannot run {bench}"))?.code().unwrap_or(1)));
@@ -75,11 +80,11 @@ fn measure(kernel: Where, memory: &str, minutes: u64, words: &[String]) -> Resul
     let vm = Vm {
         kernel,
         // Whoever sends has one for himself.
-        cpus: 2,
+        cpus: if counted { 1 } else { 2 },
         memory: memory.to_owned(),
         timeout: Some(Duration::from_mins(minutes)),
         tty: false,
-        counted: false,
+        counted,
         out: None,
         env: programs.clone(),
     };

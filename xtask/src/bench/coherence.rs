@@ -35,7 +35,7 @@ pub(super) struct Coherence {
 
 /// Runs `cargo xtask bench coherence`.
 pub(super) fn main(args: &Coherence) -> Result<ExitCode> {
-    measure(args.kernel, "2G", args.minutes, &args.words())
+    measure(args.kernel, false, "2G", args.minutes, &args.words())
 }
 
 impl Coherence {
