@@ -21,7 +21,6 @@ use bridge_common::{
 
 use crate::{
     count::{Amount, add_sent, add_to},
-    decision::Words,
     tables::changed,
 };
 
@@ -34,9 +33,18 @@ static XBR_CACHE: Global<u32> = Global::new(1);
 #[map(name = "xbr_flows")]
 static FLOW_CELLS: Array<[Flow; CELLS as usize]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Cell 0: the key of the frame at hand.
+/// Cell 0: the frame at hand.
 #[map(name = "xbr_key")]
-static KEY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
+static AT_HAND: PerCpuArray<AtHand> = PerCpuArray::with_max_entries(1, 0);
+
+/// What one program, or part of one, hands on to the next about a frame. Not on the stack, where there is no room for it in
+/// kernels that count 32 bytes at a time (6.1). Where programs of one CPU may interrupt each other, it is not looked at.
+#[repr(C)]
+struct AtHand {
+    key: FlowKey,
+    stamp: Stamp,
+    found: Found,
+}
 
 /// By [`churn_cell`]: when something was last cancelled there ([`bridge_common::maps::moment`]). One value, as above.
 #[map(name = "xbr_churn")]
@@ -75,17 +83,6 @@ pub(crate) struct Found {
     /// As above: the tags that it came with.
     pub(crate) arrived: Arrived,
 }
-
-/// What [`xbr_remember`] is told.
-#[repr(C)]
-struct Note {
-    stamp: Stamp,
-    found: Found,
-}
-
-/// Words of a [`Note`].
-const WORDS: usize = size_of::<Note>() / 8;
-const _: () = assert!(size_of::<Note>().is_multiple_of(8));
 
 /// Where and when: asked for at once, as everything that is known before has to be put aside over a call.
 #[derive(Clone, Copy)]
@@ -167,9 +164,9 @@ pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) ->
 /// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
 #[inline(always)]
 pub(crate) fn hand_on(key: &FlowKey) {
-    if let Some(cell) = KEY.get_ptr_mut(0) {
+    if let Some(frame) = AT_HAND.get_ptr_mut(0) {
         // SAFETY: the value belongs to this CPU.
-        unsafe { *cell = if key.decides() { *key } else { FlowKey::NONE } }
+        unsafe { (*frame).key = if key.decides() { *key } else { FlowKey::NONE } }
     }
 }
 
@@ -178,37 +175,37 @@ pub(crate) fn hand_on(key: &FlowKey) {
 #[cold]
 #[inline(always)]
 pub(crate) fn hand_nothing_on() {
-    if let Some(cell) = KEY.get_ptr_mut(0) {
+    if let Some(frame) = AT_HAND.get_ptr_mut(0) {
         // SAFETY: the value belongs to this CPU. FlowKey::NONE is known by this part.
-        unsafe { (*cell).rest = 0 }
+        unsafe { (*frame).key.rest = 0 }
     }
 }
 
 /// Remembers what was decided about the frame whose key was handed on.
 #[inline(always)]
 pub(crate) fn fill(stamp: Stamp, found: Found) {
-    let mut words = Words::<WORDS>::new();
-    // SAFETY: as large and as aligned.
-    unsafe { words.pointer().cast::<Note>().write(Note { stamp, found }) }
-    xbr_remember(words.pointer());
+    let Some(frame) = AT_HAND.get_ptr_mut(0) else { return };
+    // SAFETY: the value belongs to this CPU.
+    unsafe {
+        (*frame).stamp = stamp;
+        (*frame).found = found;
+    }
+    xbr_remember();
 }
 
-/// As [`fill`]. Exported as [`crate::decision::xbr_decide`] is.
+/// As [`fill`], of what is at hand. Exported as [`crate::decision::xbr_decide`] is.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn xbr_remember(note: *mut [u64; WORDS]) -> u64 {
-    // SAFETY: only `fill` calls this.
-    if let Some(Note { stamp, found }) = unsafe { note.cast::<Note>().as_ref() } {
-        remember(stamp, found);
+extern "C" fn xbr_remember() -> u64 {
+    if let Some(frame) = AT_HAND.get_ptr(0) {
+        // SAFETY: the value belongs to this CPU.
+        remember(unsafe { &*frame });
     }
     0
 }
 
 #[inline(always)]
-fn remember(stamp: &Stamp, found: &Found) {
-    let Some(key) = KEY.get_ptr(0) else { return };
-    // SAFETY: the value belongs to this CPU.
-    let key = unsafe { &*key };
+fn remember(AtHand { key, stamp, found }: &AtHand) {
     // Whoever changes more than the FDB writes `changed` first and the churn cells behind it: if a cell was seen that was
     // written so after the tables had been looked at, this is.
     if XBR_CACHE.load() == 0
