@@ -285,15 +285,16 @@ pub mod flow_flags {
     /// What [`Flow::rewrite`](super::Flow) asks for.
     pub const TAGS: u16 = REWRITE | PUSH | POP;
 
-    /// Those of [`TAGS`] that stand for this.
+    /// Those of [`TAGS`] that stand for this, of which there are up to two to take off and to put in front. Without a branch:
+    /// the verifier would look at all that follows once for each side.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "single bits")]
     pub const fn of(rewrite: &Rewrite) -> u16 {
-        match (rewrite.pop, rewrite.push) {
-            (0, 0) => 0,
-            (0, 1) => REWRITE | PUSH,
-            (1, 0) => REWRITE | POP,
-            _ => REWRITE,
-        }
+        let Rewrite { pop, push, .. } = *rewrite;
+        let (pops, pushes) = ((pop | pop >> 1) & 1, (push | push >> 1) & 1);
+        let only_push = push & 1 & (pops ^ 1);
+        let only_pop = pop & 1 & (pushes ^ 1);
+        ((pops | pushes) as u16 * REWRITE) | (only_push as u16 * PUSH) | (only_pop as u16 * POP)
     }
 }
 

@@ -216,13 +216,29 @@ fn remember(AtHand { key, stamp, found }: &AtHand) {
     {
         return;
     }
-    put(key.cell(), key, stamp, found, found.max_len, found.flags);
+    xbr_put(0);
     if found.flags & flow_flags::PASSES == 0 {
+        xbr_put(1);
+    }
+}
+
+/// Fills the cell of the flow (0) or of the origin (1) of what is at hand. As [`xbr_remember`]: the verifier would look at the
+/// second on every way through the first.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn xbr_put(which: u32) -> u64 {
+    let Some(frame) = AT_HAND.get_ptr(0) else { return 0 };
+    // SAFETY: the value belongs to this CPU.
+    let AtHand { key, stamp, found } = unsafe { &*frame };
+    if which == 0 {
+        put(key.cell(), key, stamp, found, found.max_len, found.flags);
+    } else {
         // What differs from destination to destination is written for each frame.
         let flags = found.flags & (flow_flags::VIRTUAL | flow_flags::FROM_PARENT);
         let origin = key.origin();
         put(origin.origin_cell(), &origin, stamp, found, u32::MAX, flags);
     }
+    0
 }
 
 /// Fills a cell.
