@@ -34,14 +34,15 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// How many times as many frames may be lost where attaching means to add a clsact qdisc: the kernel stops the device's
-/// transmit queues while it adds or removes one (`qdisc_graft`), and drops what is sent to it meanwhile. That lasts for a grace
-/// period, which an emulated processor cannot end before its host lets it go on: 0.2 s have been seen.
+/// transmit queues while it adds or removes one (`qdisc_graft`), and drops what is sent to it meanwhile.
 fn paused() -> u32 {
-    match (Need::NoTcx.met(), wait::emulated()) {
-        (false, _) => 1,
-        (true, false) => 10,
-        (true, true) => 50,
-    }
+    if Need::NoTcx.met() { 10 } else { 1 }
+}
+
+/// As [`paused`], where a process was killed: on an emulated 6.1, up to 341 of 18,709 frames were lost on a slow host, without a
+/// change in what is tested. That this is the pause, which takes longer there, was not traced.
+fn paused_by_kill() -> u32 {
+    if Need::NoTcx.met() && wait::emulated() { 50 } else { paused() }
 }
 
 /// A flow of 10 s with a kill -9 in the middle. The numbers are printed: they are the promise of the README.
@@ -60,7 +61,7 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     for account in accounts {
         println!("kill -9 on {kind:?} ({hook}): {account:?}");
         ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
-        ensure!(account.lost <= 10 * paused(), "more than the frames in flight were lost: {account:?}");
+        ensure!(account.lost <= 10 * paused_by_kill(), "more than the frames in flight were lost: {account:?}");
     }
     ensure!(fast > u64::from(accounts[0].sent) / 3, "the fast path was not taken: {fast} of {}", accounts[0].sent);
     // A new daemon finds nothing in its way.
