@@ -111,7 +111,7 @@ impl Btf {
     pub fn member_offset(&self, structure: &str, path: &[&str]) -> Result<u32, BtfError> {
         let mut outcome = Err(BtfError::NoStructure(structure.to_owned()));
         // Several types may bear one name: the first in which the path leads somewhere is the one meant.
-        for record in self.records().filter(Record::is_composite) {
+        for record in self.composites() {
             if self.is_named(record.name, structure) {
                 match self.descend(record, structure, path) {
                     Ok(offset) => return Ok(offset),
@@ -125,8 +125,8 @@ impl Btf {
 
     /// The size in bytes of a struct or union.
     pub fn size(&self, structure: &str) -> Result<u32, BtfError> {
-        let size = self.records().find_map(|record| record.size().filter(|_| self.is_named(record.name, structure)));
-        size.ok_or_else(|| BtfError::NoStructure(structure.to_owned()))
+        let record = self.composites().find(|record| self.is_named(record.name, structure));
+        record.and_then(|record| record.size()).ok_or_else(|| BtfError::NoStructure(structure.to_owned()))
     }
 
     /// All constants of the enumeration that `constant` belongs to, by their names.
@@ -212,6 +212,11 @@ impl Btf {
     /// All types, the module's before those of the kernel itself.
     fn records(&self) -> impl Iterator<Item = Record<'_>> {
         self.split.iter().chain([&self.base]).flat_map(Section::records)
+    }
+
+    /// The structures and unions among them.
+    fn composites(&self) -> impl Iterator<Item = Record<'_>> {
+        self.split.iter().chain([&self.base]).flat_map(Section::composites)
     }
 
     /// The strings from this one on.

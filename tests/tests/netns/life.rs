@@ -39,8 +39,8 @@ fn paused() -> u32 {
     if Need::NoTcx.met() { 10 } else { 1 }
 }
 
-/// As [`paused`], where a process was killed: on an emulated 6.1, up to 341 of 18,709 frames were lost on a slow host, without a
-/// change in what is tested. That this is the pause, which takes longer there, was not traced.
+/// As [`paused`], where a process was killed, whose ports are put back all at once. On an emulated 6.1, `tc qdisc del dev g3 clsact` on
+/// a bridge without xbr loses up to 103 frames of a flow of this rate, for one port; with a killed daemon up to 341 were lost.
 fn paused_by_kill() -> u32 {
     if Need::NoTcx.met() && wait::emulated() { 50 } else { paused() }
 }
@@ -54,7 +54,7 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
     let there = Flow::start(one, &[two], &[three], Frame::new(one.mac, two.mac), 5000 / slowness(), u32::MAX)?;
     let back = Flow::start(two, &[one], &[three], Frame::new(two.mac, one.mac), 5000 / slowness(), u32::MAX)?;
     sleep(Duration::from_secs(5));
-    let fast = xbr.fast(&one.port)?;
+    let (sent, fast) = (there.sent(), xbr.fast(&one.port)?);
     xbr.kill9()?;
     sleep(Duration::from_secs(5));
     let accounts = [there.stop()?, back.stop()?];
@@ -63,7 +63,7 @@ fn kill_9_during_a_flow(kind: Kind, hook: &str) -> Result<()> {
         ensure!(account.misdelivered == 0 && account.duplicated == 0, "{account:?}");
         ensure!(account.lost <= 10 * paused_by_kill(), "more than the frames in flight were lost: {account:?}");
     }
-    ensure!(fast > u64::from(accounts[0].sent) / 3, "the fast path was not taken: {fast} of {}", accounts[0].sent);
+    ensure!(fast > u64::from(sent) * 3 / 4, "the fast path was not taken: {fast} of {sent}");
     // A new daemon finds nothing in its way.
     let xbr = scene.xbr(&[])?;
     warm(&xbr, one, two)?;

@@ -108,6 +108,8 @@ pub(super) struct Section {
     pub(super) data: Vec<u8>,
     /// Where in `data` each type begins, in order of the ids.
     starts: Vec<usize>,
+    /// Where those of them begin that are structures or unions, one type in ten.
+    composites: Vec<usize>,
     /// The id of the first type.
     pub(super) first_id: u32,
     /// Where in `data` the strings begin and end.
@@ -143,14 +145,18 @@ impl Section {
             .ok_or("too many strings")?;
         // A type takes about thirty bytes on average.
         let mut starts = Vec::with_capacity((types.1 - types.0) / 24);
+        let mut composites = Vec::new();
         let mut at = types.0;
         while at < types.1 {
             starts.push(at);
             let record = Record::parse(data.get(at..types.1).unwrap_or_default())?;
+            if record.is_composite() {
+                composites.push(at);
+            }
             at += TYPE + record.extra.len();
         }
         u32::try_from(starts.len()).ok().and_then(|count| count.checked_add(first_id)).ok_or("too many types")?;
-        Ok(Self { data, starts, first_id, strings, first_string })
+        Ok(Self { data, starts, composites, first_id, strings, first_string })
     }
 
     /// The id that follows the last type's.
@@ -169,6 +175,10 @@ impl Section {
 
     pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
         self.starts.iter().filter_map(|start| self.at(*start))
+    }
+
+    pub(super) fn composites(&self) -> impl Iterator<Item = Record<'_>> {
+        self.composites.iter().filter_map(|start| self.at(*start))
     }
 
     pub(super) fn record(&self, id: u32) -> Option<Record<'_>> {
