@@ -1,6 +1,8 @@
 //! What the daemon knows and does: which parts of the mirror are out of date, and how they are brought up to date.
 
 mod devices;
+mod refresh;
+mod say;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -10,8 +12,10 @@ use std::{
 
 use log::{debug, info, warn};
 
+use self::say::Said;
+pub(super) use self::say::full_table;
 use super::{
-    failed, gone,
+    failed,
     lock::Lock,
     shadow::{self, Shadow},
     snapshot,
@@ -22,17 +26,14 @@ use crate::{
     config::RunConfig,
     datapath::{Attachments, FdbShape, Programs, Sync, Tables, sync},
     error::{Exit, Failure},
-    model::{FdbKey, IfIndex, Link, Model},
+    model::{FdbKey, IfIndex, Model},
     netlink::{self, Event, Events, Requests},
-    plan::{self, Numbers, Plan},
+    plan::{Numbers, Plan},
     status::{GoneStatus, Snapshot},
 };
 
 /// How long, in nanoseconds, the programs believe the tables without hearing from the daemon.
 const LEASE: u64 = 1_500_000_000;
-/// Fewer changed FDB entries than this at once are never a reason to ask for all.
-const MANY: usize = 2000;
-
 /// Every minute the whole FDB is asked for again: a dump goes on by count, so an entry that is deleted meanwhile can hide
 /// another one, without an event.
 const RENEWALS_PER_DUMP: u32 = 240;
@@ -98,17 +99,6 @@ enum Links {
     Silent,
     /// Their VLANs, too.
     All,
-}
-
-/// What was announced and is still so.
-#[derive(Default)]
-struct Said {
-    ready: bool,
-    waiting: bool,
-    table_full: bool,
-    /// What frames out of a port would not meet.
-    egress_missed: BTreeMap<IfIndex, String>,
-    trouble: String,
 }
 
 impl World {
@@ -223,14 +213,6 @@ impl World {
     fn lost_track(&mut self, cause: &str, error: &dyn std::error::Error) {
         self.complain(&format!("{cause}: {error}; asking the kernel for everything again"));
         self.suspend(cause);
-    }
-
-    /// Warns, but not over and over about the same.
-    fn complain(&mut self, trouble: &str) {
-        if self.said.trouble != trouble {
-            warn!("{trouble}");
-            trouble.clone_into(&mut self.said.trouble);
-        }
     }
 
     /// Nftables changed.
@@ -355,189 +337,6 @@ impl World {
             Err(error) => self.complain(&format!("cannot read the state of the bridges: {error}; trying again")),
         }
     }
-
-    fn refresh_all(&mut self) -> Result<(), Error> {
-        self.dirty.fdb.clear();
-        self.dirty.fdb_gone.clear();
-        self.refresh_links()?;
-        self.dump_fdb()
-    }
-
-    /// Asks for the whole FDB and writes what differs. Generations first, then the dump: what is cancelled in between
-    /// stays cancelled.
-    fn dump_fdb(&mut self) -> Result<(), Error> {
-        let generations = self.tables.generations();
-        let Programs { census, ebpf, .. } = &mut self.programs;
-        let bridges = self.model.links.values().filter(|link| link.bridge.is_some()).map(|link| link.ifindex);
-        let dump = match census.take(ebpf, &bridges.collect::<Vec<_>>()) {
-            Some(dump) => dump,
-            None => self.requests.fdb()?,
-        };
-        self.sync.fdb.replace(&mut self.tables, dump, &generations);
-        self.sync.apply(&mut self.tables, &self.plan)?;
-        self.announce_full_table();
-        Ok(())
-    }
-
-    fn refresh_fdb(&mut self) -> Result<(), Error> {
-        self.dirty.fdb.extend(self.dirty.fdb_gone.drain());
-        let keys: Vec<FdbKey> = self.dirty.fdb.drain().collect();
-        // Asking for one costs as much as four of netlink's dump, which goes through the list over and over (`br_fdb_dump`), or
-        // eight of a census.
-        let known = self.sync.fdb.known();
-        let dear = if self.programs.census.is_ready() { known / 8 } else { known / 4 + known * (known / 100_000) };
-        if std::mem::take(&mut self.dirty.fdb_dump) || keys.len() > MANY.max(dear) {
-            return self.dump_fdb();
-        }
-        let generations: Vec<u32> =
-            keys.iter().map(|key| self.tables.generation(sync::fdb_cell(&self.tables, key))).collect();
-        let entries = self.requests.fdb_entries(&keys)?;
-        for ((key, entry), generation) in keys.into_iter().zip(entries).zip(generations) {
-            self.sync.fdb.confirm(&mut self.tables, &self.plan, key, entry, generation);
-        }
-        self.announce_full_table();
-        Ok(())
-    }
-
-    /// All devices, without xbr's own XDP programs.
-    fn ask_links(&mut self) -> Result<BTreeMap<IfIndex, Link>, Error> {
-        let mut links = self.requests.links()?;
-        for link in links.values_mut() {
-            link.xdp.retain(|id| !self.own_programs.contains(id));
-        }
-        Ok(links)
-    }
-
-    fn refresh_links(&mut self) -> Result<(), Error> {
-        // What is new is not heard by the kernel side before it is in the tables, so the kernel is asked once more.
-        for _ in 0..2 {
-            self.dirty.links = Links::Nothing;
-            self.dirty.devices.clear();
-            let announced = self.sync.watch.announced(&self.tables);
-            self.model.vlans = self.requests.vlans()?;
-            self.model.links = self.ask_links()?;
-            self.refresh_policy()?;
-            if !self.sync.watch.confirm(&mut self.tables, &announced) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// As [`Self::refresh_links`], but for VLANs, of which every change is announced: there may be millions of them. Nor does it
-    /// confirm what is in doubt.
-    fn refresh_silent(&mut self) -> Result<(), Error> {
-        self.dirty.links = Links::Nothing;
-        let links = self.ask_links()?;
-        let known = &self.model.links;
-        let is_known = |link: &Link| known.get(&link.ifindex).is_some_and(|known| devices::is_same(known, link));
-        if links.len() != known.len() || !links.values().all(is_known) {
-            return self.refresh_links();
-        }
-        self.model.links = links;
-        self.refresh_policy()
-    }
-
-    fn refresh_policy(&mut self) -> Result<(), Error> {
-        self.dirty.policy = false;
-        self.serve();
-        let devices = self.inspected(|_| true);
-        let announced = self.tables.policy_announced();
-        self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
-        self.replan()?;
-        self.tables.confirm_policy(announced);
-        Ok(())
-    }
-
-    fn replan(&mut self) -> Result<(), Error> {
-        // A refusal while attaching changes the plan once more.
-        for _ in 0..2 {
-            let refused = self.attachments.refused();
-            let plan = plan::plan(&self.model, &self.config, &self.served, &mut self.numbers, refused);
-            self.attachments.detach_outdated(&plan);
-            if plan != self.plan {
-                self.sync.apply(&mut self.tables, &plan)?;
-                gone::collect(&mut self.gone, &self.tables, &self.plan, &plan);
-                self.plan = plan;
-            }
-            if !self.plan.bridges.is_empty() {
-                let Programs { tracing, ebpf, census, .. } = &mut self.programs;
-                tracing.attach(ebpf, census, self.config.coherence);
-            }
-            if !self.attachments.attach_missing(&mut self.programs, &self.plan) {
-                break;
-            }
-        }
-        self.announce();
-        Ok(())
-    }
-
-    /// Notes which bridges this instance may serve now; locks those that `--all` has found.
-    fn serve(&mut self) {
-        if self.config.all {
-            let bridges: Vec<String> =
-                self.model.links.values().filter(|link| link.bridge.is_some()).map(|link| link.name.clone()).collect();
-            self.locks.retain(|name, _| bridges.contains(name));
-            for name in bridges {
-                if self.locks.contains_key(&name) {
-                    continue;
-                }
-                match Lock::take(&name) {
-                    Ok(lock) => {
-                        self.elsewhere.remove(&name);
-                        self.locks.insert(name, lock);
-                    }
-                    Err(failure) => {
-                        if self.elsewhere.insert(name) {
-                            warn!("{failure}");
-                        }
-                    }
-                }
-            }
-        }
-        if !self.locks.keys().eq(&self.served) {
-            self.served = self.locks.keys().cloned().collect();
-        }
-    }
-
-    /// Says once what an operator should know: bridges that are not there yet, a table that is full.
-    fn announce(&mut self) {
-        let absent: Vec<&str> = self
-            .served
-            .iter()
-            .map(String::as_str)
-            .filter(|name| !self.plan.bridges.values().any(|bridge| bridge.name == **name))
-            .collect();
-        let waiting = self.plan.bridges.is_empty() || !absent.is_empty();
-        if waiting && !self.said.waiting {
-            let names =
-                if absent.is_empty() { "any bridge".to_owned() } else { format!("bridge {}", absent.join(", ")) };
-            info!("waiting for {names}");
-        }
-        self.said.waiting = waiting;
-        for (ifindex, found) in &self.model.bypass.egress_missed {
-            if self.said.egress_missed.get(ifindex) != Some(found)
-                && let Some(port) = self.plan.ports.get(ifindex)
-            {
-                info!("{}: frames to it go by the bridge (egress_policy): {found}", port.name);
-            }
-        }
-        self.said.egress_missed.clone_from(&self.model.bypass.egress_missed);
-        self.announce_full_table();
-    }
-
-    fn announce_full_table(&mut self) {
-        let (_, refused) = self.sync.fdb.fill();
-        if refused > 0 && !self.said.table_full {
-            warn!("{}", full_table(refused));
-        }
-        self.said.table_full = refused > 0;
-    }
-}
-
-/// The line about a full FDB table.
-pub(super) fn full_table(refused: u64) -> String {
-    format!("the FDB table is full: {refused} addresses go by the bridge; start xbr with a larger --fdb-size")
 }
 
 /// Whatever can go wrong while reading the kernel's state or writing the tables.
