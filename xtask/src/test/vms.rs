@@ -83,7 +83,7 @@ fn panicked() -> Tally {
 }
 
 /// Attach and detach so often, where the tests on the running kernel do it a hundred times.
-const CYCLES: &str = "15";
+const CYCLES: &str = "10";
 
 /// Runs the script on one kernel.
 fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tally {
