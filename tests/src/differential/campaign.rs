@@ -149,10 +149,11 @@ pub fn run(plan: &Plan, progress: &(dyn Fn(&str) + Sync)) -> Result<Account> {
                 }
                 if (number + 1).is_multiple_of(100) {
                     progress(&format!(
-                        "scenario {} of {}, {:.0} s",
+                        "scenario {} of {}, {:.0} s, {} differ or broke",
                         number + 1,
                         plan.scenarios,
-                        start.elapsed().as_secs_f32()
+                        start.elapsed().as_secs_f32(),
+                        differing.load(Ordering::Relaxed)
                     ));
                 }
             }
