@@ -58,9 +58,13 @@ fn generation_cell(mac: Mac, vid: u16) -> Option<*mut u64> {
 #[map(name = "xbr_trust")]
 static TRUST: Array<Trust> = Array::with_max_entries(TRUST_CELLS, BPF_F_MMAPABLE);
 
-/// ifindex → cell of [`TRUST`], for ports and bridges.
+/// ifindex → cell of [`TRUST`], for ports and bridges; [`PARENT`] for what logical ports are served on, which has none: its
+/// changes are changes of the policy.
 #[map(name = "xbr_watch")]
 static WATCH: HashMap<u32, u32> = HashMap::with_max_entries(2 * TRUST_CELLS, 0);
+
+/// `TCM_IFINDEX_MAGIC_BLOCK`, in place of a device: a filter of a block that devices share; which ones, it does not say.
+const SHARED_BLOCK: u32 = u32::MAX;
 
 /// Cell 0: whether the tables may be believed.
 #[map(name = "xbr_lease")]
@@ -236,9 +240,18 @@ fn trusted(cell: u32) -> bool {
 /// until user space has asked what the change is.
 #[inline(always)]
 pub(crate) fn announced(ifindex: u32) -> Option<()> {
-    let cell = WATCH.get_ptr(ifindex)?;
-    // SAFETY: the kernel returned the pointer for this program run.
-    let trust = TRUST.get_ptr_mut(unsafe { ptr::read_volatile(cell) })?;
+    let cell = if ifindex == SHARED_BLOCK {
+        PARENT
+    } else {
+        // SAFETY: the kernel returned the pointer for this program run.
+        unsafe { ptr::read_volatile(WATCH.get_ptr(ifindex)?) }
+    };
+    let trust = if cell == PARENT {
+        // SAFETY: the field of a value that the pointer is valid for.
+        LEASE.get_ptr_mut(0).map(|lease| unsafe { &raw mut (*lease).policy })?
+    } else {
+        TRUST.get_ptr_mut(cell)?
+    };
     // SAFETY: as above, and a helper without arguments. A moment and not a count, as in `cancel`.
     unsafe { ptr::write_volatile(&raw mut (*trust).announced, bpf_ktime_get_ns()) }
     end_decisions();

@@ -193,6 +193,14 @@ impl Inventory {
         self.look_at(bypass, devices, own_programs, filters)
     }
 
+    /// Looks for VLAN devices in other network namespaces anew. `true`: they are others than `bypass` says.
+    pub fn update_uppers(&mut self, bypass: &mut Bypass) -> Result<bool, BypassError> {
+        let found = elsewhere::vlan_devices(&mut self.route).map_err(source("the VLAN devices of other namespaces"))?;
+        let changed = found != bypass.uppers_elsewhere;
+        bypass.uppers_elsewhere = found;
+        Ok(changed)
+    }
+
     /// Collects what concerns these devices one by one.
     fn look_at(
         &mut self,

@@ -46,11 +46,10 @@ pub fn run(config: RunConfig) -> Result<(), Failure> {
 async fn serve(config: RunConfig) -> Result<(), Failure> {
     let mut terminate = catch(SignalKind::terminate())?;
     let mut interrupt = catch(SignalKind::interrupt())?;
-    let mut world = World::new(config)?;
-    // Subscribed before the first dump: what changes in between is in the queue.
-    let mut events = Events::new().map_err(|error| failed("subscribe to netlink events", &error))?;
+    let events = Events::new().map_err(|error| failed("subscribe to netlink events", &error))?;
+    let mut world = World::new(config, events)?;
     let mut watch = Watch::new();
-    if !world.listen(&events, &watch) {
+    if !world.listen(&watch) {
         hurry();
     }
     let server = ipc::Server::bind(world.run_dir())
@@ -74,10 +73,10 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
             () = watch.changed() => world.policy_changed(),
             _ = poll.tick() => world.poll(),
             Some(query) = asked.recv() => {
-                catch_up(&mut world, &mut events);
+                catch_up(&mut world);
                 query.answer(world.snapshot());
             }
-            heard = events.next() => world.hear(heard),
+            heard = world.events.next() => world.hear(heard),
         }
         world.settle();
     }
@@ -96,10 +95,10 @@ async fn serve(config: RunConfig) -> Result<(), Failure> {
 }
 
 /// Deals with what the kernel has announced up to now, so that an answer tells of a change that was made before the question.
-fn catch_up(world: &mut World, events: &mut Events) {
+fn catch_up(world: &mut World) {
     let start = Instant::now();
     while start.elapsed() < CATCH_UP {
-        let heard = events.there();
+        let heard = world.events.there();
         if matches!(&heard, Ok(batch) if batch.is_empty()) {
             break;
         }

@@ -39,6 +39,8 @@ const LEASE: u64 = 1_500_000_000;
 const RENEWALS_PER_DUMP: u32 = 240;
 /// Every minute all devices and VLANs are asked for again, whether or not anything was announced.
 const POLLS_PER_DUMP: u32 = 60;
+/// So many batches of notifications, one behind the other, are a storm.
+const FEW_BATCHES: u32 = 4;
 /// A minute more for each so many entries.
 const LARGE: usize = 100_000;
 
@@ -61,6 +63,8 @@ pub(super) struct World {
     pub(super) in_step: bool,
     /// What shadow mode found out.
     pub(super) shadow: Option<Shadow>,
+    /// What the kernel announces.
+    pub(super) events: Events,
     requests: Requests,
     inventory: Inventory,
     own_programs: BTreeSet<u32>,
@@ -83,6 +87,8 @@ struct Dirty {
     /// These devices.
     devices: BTreeSet<IfIndex>,
     policy: bool,
+    /// VLAN devices in other network namespaces.
+    uppers: bool,
     fdb_dump: bool,
     fdb: HashSet<FdbKey>,
     /// These were said to be gone. They count no more, so that it is enough to ask with the next renewal: the kernel still
@@ -102,8 +108,9 @@ enum Links {
 }
 
 impl World {
-    /// Checks the bridges and loads the programs; nothing is attached yet.
-    pub(super) fn new(config: RunConfig) -> Result<Self, Failure> {
+    /// Checks the bridges and loads the programs; nothing is attached yet. `events` since before the first dump: what changes in
+    /// between is in the queue.
+    pub(super) fn new(config: RunConfig, events: Events) -> Result<Self, Failure> {
         let mut requests = Requests::new().map_err(|error| failed("open a netlink socket", &error))?;
         let links = requests.links().map_err(|error| failed("list the network devices", &error))?;
         for name in &config.bridges {
@@ -142,6 +149,7 @@ impl World {
             gone: GoneStatus::default(),
             in_step: false,
             shadow,
+            events,
             requests,
             own_programs,
             locks,
@@ -160,9 +168,9 @@ impl World {
     }
 
     /// Lets the kernel side hear what the daemon will read. `false`: it does not.
-    pub(super) fn listen(&mut self, events: &Events, rules: &Watch) -> bool {
+    pub(super) fn listen(&mut self, rules: &Watch) -> bool {
         let Programs { tracing, ebpf, .. } = &mut self.programs;
-        tracing.listen(ebpf, self.config.coherence, events.socket(), rules.socket());
+        tracing.listen(ebpf, self.config.coherence, self.events.socket(), rules.socket());
         self.programs.tracing.announcements
     }
 
@@ -179,7 +187,15 @@ impl World {
         };
         for event in &batch {
             match event {
-                Event::Link(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
+                Event::Link(ifindex) => {
+                    self.dirty.uppers = true;
+                    self.doubt(*ifindex);
+                }
+                Event::LinkGone(ifindex) => {
+                    self.sync.forget_device(*ifindex);
+                    self.doubt(*ifindex);
+                }
+                Event::Port(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
                 Event::Fdb(key) | Event::FdbGone(key) => {
                     if !self.programs.tracing.announcements {
                         self.tables.cancel(sync::fdb_cell(&self.tables, key), now());
@@ -207,6 +223,24 @@ impl World {
             return;
         }
         self.dirty.devices.insert(ifindex);
+        self.dirty.policy |= self.sync.watch.is_parent(ifindex);
+    }
+
+    /// Hears what has been announced by now. `true`: a device that is not known is among it, or there is no end of it.
+    fn hear_more(&mut self) -> bool {
+        for _ in 0..FEW_BATCHES {
+            let heard = self.events.there();
+            let is_new = |event: &Event| matches!(event, Event::Link(device) if !self.model.links.contains_key(device));
+            let (is_over, is_strange) = match &heard {
+                Ok(batch) => (batch.is_empty(), batch.iter().any(is_new)),
+                Err(_) => (false, true),
+            };
+            self.hear(heard);
+            if is_over || is_strange {
+                return is_strange;
+            }
+        }
+        true
     }
 
     /// Something went wrong on the way from the kernel: nothing is believed until all of it has been asked for again.
@@ -260,6 +294,10 @@ impl World {
             self.resync("retry");
             return;
         }
+        // What logical ports are served on is confirmed with the policy, and so to be asked for before.
+        if self.dirty.policy && self.dirty.links == Links::Nothing && self.sync.watch.has_parents() {
+            self.dirty.links = Links::Silent;
+        }
         let mut refreshed = if self.dirty.links == Links::All {
             self.refresh_links()
         } else if !self.dirty.devices.is_empty() {
@@ -270,7 +308,7 @@ impl World {
         if self.dirty.links == Links::Silent {
             refreshed = refreshed.and_then(|()| self.refresh_silent());
         }
-        let refreshed = refreshed.and_then(|()| if self.dirty.policy { self.refresh_policy() } else { Ok(()) });
+        let refreshed = refreshed.and_then(|()| if self.dirty.policy { self.refresh_policy(None) } else { Ok(()) });
         if let Err(error) = refreshed {
             self.lost_track("links", &*error);
         }

@@ -33,11 +33,14 @@ pub struct Sync {
     pub fdb: FdbSync,
     /// What may be believed.
     pub watch: WatchSync,
+    /// The kernel has taken something away that the plan still has: all of it is to be applied once more.
+    stale: bool,
 }
 
 impl Sync {
     /// Makes the tables say what `plan` says, FDB entries that are known already included.
     pub fn apply(&mut self, tables: &mut Tables, plan: &Plan) -> Result<(), MapError> {
+        self.stale = false;
         self.ports.narrow(tables, plan)?;
         let settled = self.fdb.is_settled(plan);
         if !settled {
@@ -64,6 +67,16 @@ impl Sync {
     pub fn apply_change(&mut self, tables: &mut Tables, plan: &Plan, change: &Change) -> Result<(), MapError> {
         self.ports.narrow_some(tables, change)?;
         self.ports.settle_some(tables, plan, change)
+    }
+
+    /// A device went, or was moved to another network namespace.
+    pub fn forget_device(&mut self, ifindex: IfIndex) {
+        self.stale |= self.ports.forget_egress(ifindex);
+    }
+
+    /// Whether a plan is to be applied although it is the same.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// The counter cell of a fid, 0 if it has none of its own.

@@ -143,6 +143,13 @@ impl Tables {
         self.lease.write(0, |lease| unsafe { &raw mut (*lease).policy.confirmed }, announced);
     }
 
+    /// The policy is not known to be what it was: the fast path is suspended until it is confirmed.
+    pub fn doubt_policy(&mut self) {
+        // No moment is this one.
+        self.confirm_policy(u64::MAX);
+        self.end_decisions();
+    }
+
     /// The generation cell of an address; `vid` is the kernel's.
     pub fn generation_cell(&self, mac: Mac, vid: u16) -> u32 {
         self.generation_cells.of(mac, vid)
@@ -230,13 +237,15 @@ impl Tables {
         done
     }
 
-    /// Sets the device by which XDP sends frames to the port in `slot`.
-    pub fn put_egress(&mut self, slot: u16, ifindex: u32) {
-        if let Err(error) = self.devices.set(u32::from(slot), ifindex, None, 0) {
-            // Not every device may stand in a device map; the port table does not offer it to XDP then.
+    /// Sets the device by which XDP sends frames to the port in `slot`. `false`: it may not stand in a device map.
+    #[must_use]
+    pub fn put_egress(&mut self, slot: u16, ifindex: u32) -> bool {
+        let done = self.devices.set(u32::from(slot), ifindex, None, 0);
+        self.end_decisions();
+        if let Err(error) = &done {
             warn!("device {ifindex} cannot be an egress of XDP: {error}");
         }
-        self.end_decisions();
+        done.is_ok()
     }
 
     /// Makes a device known to the programs that it runs: by its slot, or as [`bridge_common::maps::PARENT`].

@@ -39,8 +39,12 @@ const ERRORS: usize = 16;
 /// Something is no longer what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// A link or its bridge port attributes: changed, made or gone.
+    /// A device: changed or made, or another device now stands on it or no longer does.
     Link(IfIndex),
+    /// A device that went, or was moved to another network namespace.
+    LinkGone(IfIndex),
+    /// What a device is as a bridge or port.
+    Port(IfIndex),
     /// The VLANs of a bridge or port, or their options.
     Vlan(IfIndex),
     /// An FDB entry: new, moved or changed.
@@ -158,7 +162,7 @@ impl Batch {
 
     fn message(&mut self, message: &Message<'_>) -> std::result::Result<(), Malformed> {
         match message.kind {
-            RTM_NEWLINK | RTM_DELLINK => self.link(message.payload)?,
+            RTM_NEWLINK | RTM_DELLINK => self.link(message)?,
             RTM_NEWVLAN | RTM_DELVLAN => self.push(Event::Vlan(vlandb::device(message.payload)?)),
             RTM_NEWNEIGH | RTM_DELNEIGH => {
                 if let Some((key, _)) = fdb::decode(message.payload)? {
@@ -178,7 +182,8 @@ impl Batch {
         Ok(())
     }
 
-    fn link(&mut self, payload: &[u8]) -> std::result::Result<(), Malformed> {
+    fn link(&mut self, message: &Message<'_>) -> std::result::Result<(), Malformed> {
+        let payload = message.payload;
         let device = link::device(payload)?;
         for attribute in attributes(link::body(payload)) {
             // Scan results and the like, by the thousand (`wireless_nlevent_flush`).
@@ -186,11 +191,12 @@ impl Batch {
                 return Ok(());
             }
         }
-        self.push(Event::Link(device));
-        // `br_ifinfo_notify`: the one message for some changes of VLANs (MST states, for instance).
-        if payload.first() == Some(&AF_BRIDGE) {
-            self.push(Event::Vlan(device));
-        }
+        self.push(match (payload.first(), message.kind) {
+            // `br_ifinfo_notify`: also the one message for some changes of VLANs (MST states, for instance).
+            (Some(&AF_BRIDGE), _) => Event::Port(device),
+            (_, RTM_DELLINK) => Event::LinkGone(device),
+            _ => Event::Link(device),
+        });
         Ok(())
     }
 }
@@ -261,8 +267,9 @@ mod tests {
         let key = FdbKey { bridge: 4, vlan: 10, mac: [2, 0, 0, 0, 0, 1] };
         for (kind, payload, expected) in [
             (RTM_NEWLINK, link(0, 3, IFLA_IFNAME, b"a\0"), vec![Event::Link(3)]),
-            (RTM_DELLINK, link(0, 3, IFLA_IFNAME, b"a\0"), vec![Event::Link(3)]),
-            (RTM_NEWLINK, link(AF_BRIDGE, 3, IFLA_IFNAME, b"a\0"), vec![Event::Link(3), Event::Vlan(3)]),
+            (RTM_DELLINK, link(0, 3, IFLA_IFNAME, b"a\0"), vec![Event::LinkGone(3)]),
+            (RTM_NEWLINK, link(AF_BRIDGE, 3, IFLA_IFNAME, b"a\0"), vec![Event::Port(3)]),
+            (RTM_DELLINK, link(AF_BRIDGE, 3, IFLA_IFNAME, b"a\0"), vec![Event::Port(3)]),
             (RTM_NEWLINK, link(0, 3, IFLA_WIRELESS, &[0; 8]), vec![]),
             (RTM_NEWVLAN, vlandb::header(Some(6)).to_vec(), vec![Event::Vlan(6)]),
             (RTM_DELVLAN, vlandb::header(Some(6)).to_vec(), vec![Event::Vlan(6)]),

@@ -41,8 +41,26 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     test("bypass::legacy_ebtables", || life("netfilter", ebtables, ebtables_away), &[Need::Ebtables]),
     test("bypass::legacy_ebtables_policy", || life("netfilter", ebtables_policy, ebtables_away), &[Need::Ebtables]),
-    test("bypass::nft_rules_hold_while_the_daemon_is_stopped", || at_once(nft_bridge, tables_away), &[Need::NftBridge]),
-    test("bypass::ebtables_hold_while_the_daemon_is_stopped", || at_once(ebtables, ebtables_away), &[Need::Ebtables]),
+    test(
+        "bypass::nft_rules_hold_while_the_daemon_is_stopped",
+        || at_once("suspended", nft_bridge, tables_away),
+        &[Need::NftBridge],
+    ),
+    test(
+        "bypass::ebtables_hold_while_the_daemon_is_stopped",
+        || at_once("suspended", ebtables, ebtables_away),
+        &[Need::Ebtables],
+    ),
+    test(
+        "bypass::tc_filters_hold_while_the_daemon_is_stopped",
+        || at_once("unconfirmed", clsact, clsact_away),
+        &[Need::Tcx],
+    ),
+    test(
+        "bypass::filters_of_a_shared_block_hold_while_the_daemon_is_stopped",
+        || at_once("suspended", shared_block, shared_block_away),
+        &[Need::Tcx],
+    ),
 ];
 
 const BR_NETFILTER: &[Need] = &[Need::BrNetfilter, Need::NftBridge];
@@ -94,8 +112,8 @@ fn life(reason: &str, set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Polic
 }
 
 /// A policy that comes while frames are fast acts on the very first frame after the tool that set it has returned: the
-/// daemon is stopped meanwhile, so nothing hangs on how soon it hears of it.
-fn at_once(set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Policy) -> Result<()>) -> Result<()> {
+/// daemon is stopped meanwhile, so nothing hangs on how soon it hears of it. They are counted under `reason`.
+fn at_once(reason: &str, set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Policy) -> Result<()>) -> Result<()> {
     const TIMES: u32 = 4;
     let scene = Scene::new(&THREE)?;
     let [one, two, _] = scene.first();
@@ -106,13 +124,13 @@ fn at_once(set: fn(&Scene) -> Result<Policy>, clear: fn(&Scene, Policy) -> Resul
     for time in 0..TIMES {
         scene.greet()?;
         warm(&xbr, one, two).with_context(|| format!("before time {time}"))?;
-        let unleased = xbr.reason(&one.port, "suspended")?;
+        let before = xbr.reason(&one.port, reason)?;
         xbr.signal(Signal::SIGSTOP)?;
         let policy = set(&scene)?;
         let around = arriving(one, two, 20)?;
         xbr.signal(Signal::SIGCONT)?;
         ensure!(around == 0, "time {time}: {around} of 20 frames went around it\n{}", xbr.summary());
-        ensure!(xbr.reason(&one.port, "suspended")? >= unleased + 20, "time {time}: {}", xbr.summary());
+        ensure!(xbr.reason(&one.port, reason)? >= before + 20, "time {time}: {}", xbr.summary());
         clear(&scene, policy)?;
     }
     xbr.stop()
@@ -198,6 +216,23 @@ fn clsact(scene: &Scene) -> Result<Policy> {
 
 fn clsact_away(scene: &Scene, _policy: Policy) -> Result<()> {
     scene.host(&format!("tc filter del dev {} ingress prio 7", scene.guests[0].port)).map(drop)
+}
+
+/// A block of filters that any device may share, told of without naming one.
+fn shared_block(scene: &Scene) -> Result<Policy> {
+    let port = &scene.guests[0].port;
+    if !scene.host(&format!("tc qdisc show dev {port}"))?.contains("clsact") {
+        scene.host("ip link add nowhere type veth peer name nobody")?;
+        scene.host(&format!("tc qdisc add dev {port} ingress_block 7 clsact"))?;
+    }
+    scene.host(
+        "tc filter add block 7 protocol all prio 7 u32 match u32 0 0 action mirred egress redirect dev nowhere",
+    )?;
+    Ok(nothing())
+}
+
+fn shared_block_away(scene: &Scene, _policy: Policy) -> Result<()> {
+    scene.host("tc filter del block 7 prio 7").map(drop)
 }
 
 fn ingress(scene: &Scene) -> Result<Policy> {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use xbr_tests::{
     bpf,
-    frame::Frame,
+    frame::{Frame, Tag},
     net::Kind,
     netns::Netns,
     probe::Need,
@@ -15,7 +15,7 @@ use xbr_tests::{
 
 use super::{
     Test,
-    scene::{Scene, warm},
+    scene::{Scene, warm, warm_tagged},
     test,
 };
 
@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("policy::br_netfilter_with_rules_filters", br_netfilter_with_rules_filters, &[Need::BrNetfilter]),
     test("policy::a_macvlan_and_a_bridge_exclude_each_other", a_macvlan_on_a_port, &[Need::Macvlan]),
     test("policy::a_vlan_device_on_a_port_keeps_it_slow", a_vlan_device_on_a_port, &[Need::VlanDevice]),
+    test("policy::a_vlan_device_takes_its_frames_at_once", a_vlan_device_at_once, &[Need::VlanDevice]),
     test("policy::a_vlan_device_of_a_container_keeps_the_port_slow", a_vlan_device_elsewhere, &[Need::VlanDevice]),
 ];
 
@@ -193,6 +194,27 @@ fn a_macvlan_on_a_port() -> Result<()> {
 }
 
 /// As containers have them: made on the port, and moved away. The frames with its tag are its own from there, too.
+/// The device takes what has its tag from the moment on at which it is there: it is announced later than that its lower one has
+/// changed.
+fn a_vlan_device_at_once() -> Result<()> {
+    let scene = Scene::new(&THREE)?;
+    let [one, two, _] = scene.first();
+    let tags = [Tag::q(10)];
+    let mut frame = Frame::new(one.mac, two.mac);
+    frame.tags = tags.to_vec();
+    let xbr = scene.xbr(&[])?;
+    for time in 0..8 {
+        scene.greet()?;
+        xbr.wait_accelerated(&one.port)?;
+        warm_tagged(&xbr, (one, &tags), (two, &tags)).with_context(|| format!("before time {time}"))?;
+        scene.host(&format!("ip link add link {0} name {0}.10 type vlan id 10", one.port))?;
+        let account = Flow::start(one, &[two], &[], frame.clone(), 5000, 30)?.finish()?;
+        ensure!(account.lost == account.sent, "time {time}: frames went around a VLAN device: {account:?}");
+        scene.host(&format!("ip link del {}.10", one.port))?;
+    }
+    xbr.stop()
+}
+
 fn a_vlan_device_elsewhere() -> Result<()> {
     let scene = Scene::new(&THREE)?;
     let [one, two, _three] = scene.first();

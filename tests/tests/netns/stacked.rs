@@ -34,6 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("stacked::on_a_bond", on_a_bond, NEEDS_BOND),
     test("stacked::a_tenant_is_never_mixed_up", change::a_tenant_is_never_mixed_up, NEEDS),
     test("stacked::the_device_below_is_renamed", change::the_device_below_is_renamed, NEEDS),
+    test("stacked::a_filter_below_holds_while_the_daemon_is_stopped", change::a_filter_below_at_once, NEEDS),
     test("stacked::policy_on_either_device", change::policy_on_either_device, NEEDS),
     test("stacked::other_frames_of_the_device_below", change::other_frames, NEEDS),
     test("stacked::devices_are_left_as_they_were_found", change::left_as_found, NEEDS),

@@ -132,7 +132,7 @@ impl Bench {
         let devices = BTreeMap::from([(HERE, here), (THERE, there), (ELSEWHERE, elsewhere)]);
         for (slot, ifindex) in &devices {
             tables.put_device(*ifindex, u32::from(*slot))?;
-            tables.put_egress(*slot, *ifindex);
+            assert!(tables.put_egress(*slot, *ifindex), "device {ifindex} in the device map");
         }
         for fid in COUNTED {
             tables.put_vlan_cell(fid, vlan_cell(fid))?;

@@ -24,6 +24,11 @@ impl World {
             return self.refresh_links();
         }
         let Some(announced) = self.ask_devices(&devices)? else { return self.refresh_links() };
+        // A device that is made on top of another one is announced a little later than that one's change, but under the same
+        // lock, which the answers have waited for. In another namespace it is not announced here.
+        if self.hear_more() || self.uppers_changed()? {
+            return self.refresh_links();
+        }
         let inspected = self.inspected(|link| {
             let is_one = |device: &IfIndex| devices.contains(device);
             is_one(&link.ifindex) || link.lower.is_some_and(|lower| is_one(&lower))
@@ -34,6 +39,14 @@ impl World {
         self.replan_devices(&touched.collect())?;
         let again = self.sync.watch.confirm_some(&mut self.tables, &announced, &devices);
         if again { self.refresh_links() } else { Ok(()) }
+    }
+
+    /// Asks, if that may be, whether other VLAN devices of other namespaces stand on devices of this one.
+    fn uppers_changed(&mut self) -> Result<bool, Error> {
+        if !std::mem::take(&mut self.dirty.uppers) {
+            return Ok(false);
+        }
+        Ok(self.inventory.update_uppers(&mut self.model.bypass)?)
     }
 
     /// Asks for these devices and their VLANs. What had been announced before; `None`: one of them is a bridge, or what it is
@@ -93,7 +106,7 @@ impl World {
     /// Plans anew what follows from these devices.
     fn replan_devices(&mut self, devices: &BTreeSet<IfIndex>) -> Result<(), Error> {
         // With the poll, refusals are forgotten, of other devices as well.
-        let alone = self.dirty.links == Links::Nothing;
+        let alone = self.dirty.links == Links::Nothing && !self.sync.is_stale();
         let change = alone.then(|| self.plan.change(&self.model, &self.config, self.attachments.refused(), devices));
         let Some(change) = change.flatten() else { return self.replan() };
         self.sync.apply_change(&mut self.tables, &self.plan, &change)?;

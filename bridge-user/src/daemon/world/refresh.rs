@@ -74,9 +74,10 @@ impl World {
             self.dirty.links = Links::Nothing;
             self.dirty.devices.clear();
             let announced = self.sync.watch.announced(&self.tables);
+            let policy = self.tables.policy_announced();
             self.model.vlans = self.requests.vlans()?;
             self.model.links = self.ask_links()?;
-            self.refresh_policy()?;
+            self.refresh_policy(Some(policy))?;
             if !self.sync.watch.confirm(&mut self.tables, &announced) {
                 break;
             }
@@ -88,6 +89,7 @@ impl World {
     /// confirm what is in doubt.
     pub(super) fn refresh_silent(&mut self) -> Result<(), Error> {
         self.dirty.links = Links::Nothing;
+        let policy = self.tables.policy_announced();
         let links = self.ask_links()?;
         let known = &self.model.links;
         let is_known = |link: &Link| known.get(&link.ifindex).is_some_and(|known| devices::is_same(known, link));
@@ -95,17 +97,24 @@ impl World {
             return self.refresh_links();
         }
         self.model.links = links;
-        self.refresh_policy()
+        self.refresh_policy(Some(policy))
     }
 
-    pub(super) fn refresh_policy(&mut self) -> Result<(), Error> {
+    /// `announced` is what had been announced before the devices were asked for, if they were.
+    pub(super) fn refresh_policy(&mut self, announced: Option<u64>) -> Result<(), Error> {
         self.dirty.policy = false;
+        self.dirty.uppers = false;
         self.serve();
         let devices = self.inspected(|_| true);
-        let announced = self.tables.policy_announced();
+        let announced = announced.unwrap_or_else(|| self.tables.policy_announced());
         self.model.bypass = self.inventory.collect(&devices, &self.own_programs)?;
         self.replan()?;
-        self.tables.confirm_policy(announced);
+        if self.sync.watch.has_fresh_parents() {
+            // As with ports that were not heard yet: the kernel is to be asked once more first.
+            self.dirty.links = Links::All;
+        } else {
+            self.tables.confirm_policy(announced);
+        }
         Ok(())
     }
 
@@ -115,7 +124,7 @@ impl World {
             let refused = self.attachments.refused();
             let plan = plan::plan(&self.model, &self.config, &self.served, &mut self.numbers, refused);
             self.attachments.detach_outdated(&plan);
-            if plan != self.plan {
+            if plan != self.plan || self.sync.is_stale() {
                 self.sync.apply(&mut self.tables, &plan)?;
                 gone::collect(&mut self.gone, &self.tables, &self.plan, &plan);
                 self.plan = plan;

@@ -33,8 +33,8 @@ pub(super) struct PortSync {
     devices: BTreeMap<IfIndex, u32>,
     /// What stands in the table of logical ports.
     logical: BTreeMap<u64, u16>,
-    /// What stands in the device map, by slot.
-    egress: BTreeMap<u16, IfIndex>,
+    /// What was put in the device map, by slot, and whether it stands there.
+    egress: BTreeMap<u16, (IfIndex, bool)>,
     /// Counter cells by fid.
     cells: BTreeMap<u16, u32>,
     /// Those that no fid has.
@@ -132,14 +132,28 @@ impl PortSync {
 
     fn settle_one(&mut self, tables: &mut Tables, slot: u16, port: &Port) -> Result<(), MapError> {
         // Before the entry that offers it; a port whose device changes is closed since it was narrowed.
-        if self.egress.insert(slot, port.ifindex) != Some(port.ifindex) {
-            tables.put_egress(slot, port.ifindex);
+        let stands = match self.egress.get(&slot) {
+            Some((ifindex, stands)) if *ifindex == port.ifindex => *stands,
+            _ => tables.put_egress(slot, port.ifindex),
+        };
+        self.egress.insert(slot, (port.ifindex, stands));
+        let mut port = *port;
+        if !stands {
+            port.flags &= !port_flags::EGRESS_XDP;
         }
-        if self.written.get(&slot) != Some(port) {
-            tables.put_port(slot, port)?;
-            self.written.insert(slot, *port);
+        if self.written.get(&slot) != Some(&port) {
+            tables.put_port(slot, &port)?;
+            self.written.insert(slot, port);
         }
         Ok(())
+    }
+
+    /// A device went: the kernel has emptied its cells of the device map (`dev_map_notification`), also where it comes back with
+    /// the same number. `true`: it had one.
+    pub(super) fn forget_egress(&mut self, ifindex: IfIndex) -> bool {
+        let before = self.egress.len();
+        self.egress.retain(|_, (device, _)| *device != ifindex);
+        self.egress.len() != before
     }
 
     /// Every fid of these VLANs gets a counter cell while there are any; others give theirs back.

@@ -3,6 +3,7 @@
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use xbr_tests::{
     bpf,
     frame::{Frame, Mark, Tag},
@@ -107,6 +108,36 @@ fn ours(mark: Option<Mark>, flow: u32) -> bool {
 }
 
 /// What is found on the device below sends the port back to its own device; what is found on the VLAN device keeps it slow.
+/// A filter on the device below acts on the very first frame after the tool that set it has returned, whatever the daemon does.
+pub(super) fn a_filter_below_at_once() -> Result<()> {
+    let scene = stacked("", "802.1Q")?;
+    let [out10, ..] = outside(&scene)?;
+    let [_wire, _second, container, ..] = scene.first::<3>();
+    scene.host("ip link add nowhere type veth peer name nobody")?;
+    let filter = "protocol all prio 7 u32 match u32 0 0 action mirred egress redirect dev nowhere";
+    for hook in ["eth0=tc", "eth0=xdp"] {
+        let xbr = start(&scene, &["--hook", hook])?;
+        // On kernels without tcx it is there already, and shared.
+        scene.net.host.output("tc qdisc add dev eth0 clsact")?;
+        for time in 0..3 {
+            wait::until("eth0.10 served on eth0", Duration::from_secs(5), || {
+                Ok(xbr.port("eth0.10")?["served_on"] == "eth0")
+            })?;
+            warm(&xbr, &out10, container)?;
+            xbr.signal(Signal::SIGSTOP)?;
+            scene.host(&format!("tc filter add dev eth0 ingress {filter}"))?;
+            let frame = Frame::new(out10.mac, container.mac);
+            let account = Flow::start(&out10, &[container], &[], frame, 5000, 30)?.finish()?;
+            xbr.signal(Signal::SIGCONT)?;
+            ensure!(account.lost == account.sent, "{hook}, time {time}: frames went around a filter: {account:?}");
+            scene.host("tc filter del dev eth0 ingress prio 7")?;
+        }
+        xbr.stop()?;
+        scene.net.host.output("tc qdisc del dev eth0 clsact")?;
+    }
+    Ok(())
+}
+
 pub(super) fn policy_on_either_device() -> Result<()> {
     let scene = stacked("", "802.1Q")?;
     let [out10, ..] = outside(&scene)?;
