@@ -1,6 +1,6 @@
 //! Why a frame went where it went: one name for every decision.
 //!
-//! The counters, `xbr status`, `xbr top`, `xbr explain`, the JSON and the docs all use these names. A name, once
+//! The counters, `xbr status`, `xbr top`, `xbr reasons`, the JSON and the docs all use these names. A name, once
 //! published, stays.
 
 /// Number of counter cells per port. A power of two above the number of reasons, so that an index can be masked.
@@ -22,7 +22,7 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $name,)+ }
             }
 
-            /// One sentence for `--help`, `xbr status -d` and the docs.
+            /// One sentence for `xbr reasons`, `xbr status -d` and `xbr top`.
             pub const fn describe(self) -> &'static str {
                 match self { $(Reason::$variant => concat!($($doc,)+),)+ }
             }
@@ -153,7 +153,9 @@ reasons! {
     /// The frame ends inside of an inner tag: the kernel may drop it, and could not move such a tag to the outer one's place.
     ShortInnerTag = 39, "short_inner_tag", Slow;
 
-    /// The kernel could not rewrite the tag (out of memory); the frame was dropped, not forwarded with a wrong tag.
+    // 40 was a name that is not used any more.
+
+    /// The kernel could not rewrite the tag (out of memory), or the way out by XDP had just left; the frame was dropped, not forwarded with a wrong tag.
     RewriteFailed = 41, "rewrite_failed", Dropped;
 
     /// The tables that the program was given do not fit together.

@@ -119,7 +119,7 @@ pub struct Hook {
     pub tc: bool,
     /// The XDP program in front of it.
     pub xdp: bool,
-    /// Whether XDP was asked for by name (so that its refusal is worth a warning).
+    /// The operator named the device with `--hook`.
     pub by_name: bool,
     /// The device is no hardware: XDP sees neither tags nor checksums that are in skb metadata.
     pub is_virtual: bool,

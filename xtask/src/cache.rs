@@ -36,7 +36,7 @@ pub(crate) fn clean() -> Result<ExitCode> {
     let dir = dir()?;
     let lock = lock()?;
     // Only what is ours: the folder may have been given by hand.
-    for name in ["kernels", "suites", "iproute2", "tools", "ebpf-toolchain"] {
+    for name in ["kernels", "suites", "iproute2", "openvswitch", "tools", "ebpf-toolchain"] {
         let path = dir.join(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
@@ -47,7 +47,7 @@ pub(crate) fn clean() -> Result<ExitCode> {
         }
     }
     drop(lock);
-    println!("{} is empty", dir.display());
+    println!("{} has no downloads any more", dir.display());
     Ok(ExitCode::SUCCESS)
 }
 

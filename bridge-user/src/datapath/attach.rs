@@ -336,7 +336,12 @@ impl Attachments {
         if !vanished(ifindex, &hooked.name)
             && let Err(error) = ethtool::set_rx_vlan(&hooked.name, found)
         {
-            warn!("{}: cannot turn rx-vlan-offload on again: {error}", hooked.name);
+            // The record stays, for `xbr undo`.
+            let name = &hooked.name;
+            warn!(
+                "{name}: cannot turn rx-vlan-offload on again: {error}; run `xbr undo` or `ethtool -K {name} rxvlan on`"
+            );
+            return;
         }
         for (_, change) in offloads(found) {
             self.undo.forget(ifindex, change);
@@ -364,7 +369,7 @@ pub(super) fn revert(ifindex: IfIndex, name: &str, change: Change) -> bool {
         Change::RxVlanStagOff => turn_on(name, |found| found.stag = true),
     };
     if let Err(error) = &result {
-        warn!("{name}: cannot put back {change:?}: {error}");
+        warn!("{name}: cannot put back {change}: {error}");
     }
     result.is_ok()
 }

@@ -52,7 +52,7 @@ impl Drop for Guardian {
 }
 
 /// `xbr undo`: puts back what instances that died in this network namespace had changed. With `after_stdin`, only when
-/// standard input ends without a word. Returns how many changes were put back.
+/// standard input ends without a word. Returns how many changes were put back; it is an error if one could not be.
 pub fn undo(run_dir: &Path, after_stdin: bool) -> Result<usize, Failure> {
     if after_stdin {
         ignore_signals();
@@ -62,10 +62,18 @@ pub fn undo(run_dir: &Path, after_stdin: bool) -> Result<usize, Failure> {
             return Ok(0);
         }
     }
-    let unusable = |error: io::Error| Failure::new(Exit::Failed, format!("cannot use {}: {error}", run_dir.display()));
+    let unusable = |error: io::Error| {
+        let exit = if error.kind() == io::ErrorKind::PermissionDenied { Exit::Permission } else { Exit::Failed };
+        Failure::new(exit, format!("cannot use {}: {error}; run as root or name another --run-dir", run_dir.display()))
+    };
     // The kernel takes the dead process apart step by step; its record may still be locked.
     for _ in 0..if after_stdin { 50 } else { 1 } {
-        let done = put_back(&mut Undo::open(run_dir).map_err(unusable)?);
+        let Outcome { done, left } = put_back(&mut Undo::open(run_dir).map_err(unusable)?);
+        if left > 0 {
+            let message =
+                format!("{left} changes could not be put back, {done} were; see above why, and run xbr undo again");
+            return Err(Failure::new(Exit::Failed, message));
+        }
         if done > 0 {
             return Ok(done);
         }
@@ -74,19 +82,27 @@ pub fn undo(run_dir: &Path, after_stdin: bool) -> Result<usize, Failure> {
     Ok(0)
 }
 
-/// Puts back what dead instances left, and returns how many changes that were.
-pub(super) fn put_back(undo: &mut Undo) -> usize {
-    let mut done = 0;
+/// How many changes were put back, and how many could not be.
+pub(super) struct Outcome {
+    done: usize,
+    left: usize,
+}
+
+/// Puts back what dead instances left.
+pub(super) fn put_back(undo: &mut Undo) -> Outcome {
+    let mut outcome = Outcome { done: 0, left: 0 };
     for (ifindex, name, changes) in undo.leftovers() {
         for change in changes {
-            info!("{name}: putting back what an instance that ended without warning had changed ({change:?})");
+            info!("{name}: putting back what an instance that ended without warning had changed: {change}");
             if revert(ifindex, &name, change) {
                 undo.forget(ifindex, change);
-                done += 1;
+                outcome.done += 1;
+            } else {
+                outcome.left += 1;
             }
         }
     }
-    done
+    outcome
 }
 
 /// What ends the daemon in good order must not end its guardian first.

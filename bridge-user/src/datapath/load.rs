@@ -176,7 +176,7 @@ fn require_kernel() -> Result<(), Failure> {
             "cannot load BPF programs: not enough privileges; run xbr as root or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN",
         ));
     }
-    if !at_least(5, 18) {
+    if !at_least(6, 1) {
         let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         let release = release.unwrap_or_default();
         return Err(Failure::new(Exit::Kernel, format!("kernel {release} is too old: xbr needs 6.1 or newer")));

@@ -15,7 +15,10 @@ use std::{
     io::{self, Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
-        unix::{fs::MetadataExt as _, net::UnixDatagram},
+        unix::{
+            fs::{MetadataExt as _, OpenOptionsExt as _},
+            net::UnixDatagram,
+        },
     },
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -55,6 +58,17 @@ pub enum Change {
     RxVlanOffloadOff,
     /// We turned `rx-vlan-stag-hw-parse` off (the same for 802.1ad tags).
     RxVlanStagOff,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FilterAdded => "a filter that was added",
+            Self::ClsactAdded => "a clsact qdisc that was added",
+            Self::RxVlanOffloadOff => "rx-vlan-offload, which was on",
+            Self::RxVlanStagOff => "rx-vlan-stag-hw-parse, which was on",
+        })
+    }
 }
 
 /// The content of a file.
@@ -311,7 +325,8 @@ fn merge(devices: &mut Vec<Device>, new: Device) -> bool {
 
 /// Makes a file that is locked from the start.
 fn write_new(path: &Path, text: &str) -> io::Result<Flock<File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    // Who may open it may lock it, and so keep others from undoing what it says.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| io::Error::from(error))?;
     writeln!(file, "{text}")?;
     file.sync_all()?;

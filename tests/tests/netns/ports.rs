@@ -3,10 +3,12 @@
 use std::{sync::Arc, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use xbr_tests::{
     frame::Frame,
     leak::descriptors,
     net::{Guest, Kind, Net},
+    netns::Netns,
     probe::Need,
     traffic::{self, Flow},
     wait,
@@ -23,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("ports::a_port_leaves_and_joins", a_port_leaves_and_joins, &[]),
     test("ports::a_port_goes_down_and_up", a_port_goes_down_and_up, &[]),
     test("ports::an_unplugged_tap_vanishes", an_unplugged_tap_vanishes, &[Need::Tun]),
+    test("ports::a_tap_that_was_elsewhere_is_reached_by_xdp_again", a_tap_elsewhere_and_back, &[Need::Tun]),
     test("ports::isolated_ports_stay_isolated", isolated_ports_stay_isolated, &[]),
     test("ports::a_disabled_port_gets_nothing", a_disabled_port_gets_nothing, &[]),
     test("ports::a_bridge_is_deleted_and_made_again", a_bridge_is_deleted_and_made_again, &[]),
@@ -92,6 +95,33 @@ fn an_unplugged_tap_vanishes() -> Result<()> {
     let [one, _two, three] = scene.first();
     scene.greet_but(1)?;
     warm(&xbr, one, three)?;
+    xbr.stop()
+}
+
+/// The kernel takes a device that leaves out of every device map, and does not put it back when it comes home.
+fn a_tap_elsewhere_and_back() -> Result<()> {
+    let scene = Scene::new(&[Kind::Wire, Kind::Tap, Kind::Veth])?;
+    let [uplink, tap, three] = scene.first();
+    let xbr = scene.xbr(&["--hook", "eth0=xdp"])?;
+    let by_xdp = || -> Result<u64> {
+        warm(&xbr, uplink, tap)?;
+        let before = xbr.reason("eth0", "forwarded_xdp")?;
+        scene.steady(&xbr, uplink, tap, 100)?;
+        Ok(xbr.reason("eth0", "forwarded_xdp")? - before)
+    };
+    ensure!(by_xdp()? >= 99, "not by XDP at first: {}", xbr.summary());
+    // Back before the daemon has looked.
+    xbr.signal(Signal::SIGSTOP)?;
+    let elsewhere = Netns::create(&format!("{}-away", scene.net.host.name()))?;
+    scene.host(&format!("ip link set {} netns {}", tap.port, elsewhere.name()))?;
+    elsewhere.cmd(&format!("ip link set {} netns {}", tap.port, scene.net.host.name()))?;
+    scene.host(&format!("ip link set {} up", tap.port))?;
+    scene.net.join(tap, "br0")?;
+    xbr.signal(Signal::SIGCONT)?;
+    xbr.wait_accelerated(&tap.port)?;
+    scene.greet()?;
+    warm(&xbr, three, tap)?;
+    ensure!(by_xdp()? >= 99, "not by XDP any more: {}", xbr.summary());
     xbr.stop()
 }
 
