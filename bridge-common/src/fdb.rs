@@ -81,11 +81,16 @@ impl Placing {
     }
 }
 
-/// The bucket of a key: the upper half of the product, a fraction of 2^32, of all buckets. As many as there have to be, and
+/// The bucket of a key: the upper half of a product, a fraction of 2^32, of all buckets. As many as there have to be, and
 /// not the next power of two: a table that is larger has more pages, and a look-up is what it takes to find the page.
+///
+/// Twice, as addresses often follow one another: with one product, those of a whole machine crowd in few buckets for some
+/// multipliers (one in 30 refused addresses of 60,000 that had room, one in 1,500 half of them).
 #[inline(always)]
 pub const fn bucket(key: u64, multiplier: u64, buckets: u32) -> u32 {
-    (((key.wrapping_mul(multiplier) >> 32) * buckets as u64) >> 32) as u32
+    let once = key.wrapping_mul(multiplier);
+    let twice = (once ^ once >> 32).wrapping_mul(multiplier);
+    (((twice >> 32) * buckets as u64) >> 32) as u32
 }
 
 /// How many buckets a table of `entries` has: at most half of the room is used, or there would be addresses both of whose
@@ -153,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn the_bucket_is_where_the_product_lies_between_zero_and_all() {
+    fn the_bucket_is_where_the_products_lie_between_zero_and_all() {
         let placing = Placing::new([2, 4], 1 << 16);
         assert_eq!(placing.multipliers, [3, 5]);
         let key = FdbKey(0x1234_0000_0000_0000);
-        assert_eq!((placing.bucket(0, key), placing.bucket(1, key)), (0x369c, 0x5b04));
+        assert_eq!((placing.bucket(0, key), placing.bucket(1, key)), (0xa3d4, 0xc714));
         let placing = Placing::new([1, 1], 1000);
         let at = |key| placing.bucket(0, FdbKey(key));
         assert_eq!([at(0), at(1 << 62), at(1 << 63), at(3 << 62), at(u64::MAX)], [0, 250, 500, 750, 999]);

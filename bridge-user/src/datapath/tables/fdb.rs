@@ -49,6 +49,9 @@ pub(super) struct FdbTable {
     used: u32,
 }
 
+/// So many entries are moved for a new one: tables that are full to the last entry find room with two.
+const MOVES: u32 = 3;
+
 /// A place in a bucket.
 type Place = (u32, usize);
 
@@ -73,7 +76,7 @@ impl FdbTable {
         if self.used >= self.shape.entries {
             return false;
         }
-        let Some(place) = self.free_place(key).or_else(|| self.make_room(key)) else { return false };
+        let Some(place) = self.free_place(key).or_else(|| self.make_room(key, MOVES)) else { return false };
         self.fill(place, stored(key), data, coarse(refresh_at));
         self.used += 1;
         true
@@ -115,17 +118,36 @@ impl FdbTable {
         if second.0.is_some() && (first.0.is_none() || second.1 > first.1) { second.0 } else { first.0 }
     }
 
-    /// Moves an entry of one of the key's buckets to its other one, and returns the place that it had.
-    fn make_room(&mut self, key: FdbKey) -> Option<Place> {
-        let (place, resident, to) = self.places(key).find_map(|place| {
-            let resident = FdbKey(!self.key_at(place));
+    /// Moves an entry of one of the key's buckets to its other one, and returns the place that it had. Where that is full too,
+    /// room is made there first, up to `moves` moves in a row.
+    fn make_room(&mut self, key: FdbKey, moves: u32) -> Option<Place> {
+        let moves = moves.checked_sub(1)?;
+        let at_once = self.places(key).find_map(|place| {
+            let resident = self.resident(place);
             Some((place, resident, self.free_place(resident)?))
-        })?;
+        });
+        let later = || {
+            self.places(key).find_map(|place| {
+                let resident = self.resident(place);
+                if resident == key {
+                    return None;
+                }
+                let to = self.make_room(resident, moves)?;
+                // It may have been one of those that were moved.
+                (self.resident(place) == resident).then_some((place, resident, to))
+            })
+        };
+        let (place, resident, to) = at_once.or_else(later)?;
         let old = self.cells.read(place.0);
         // It stands in both places for a moment, never in none.
         self.fill(to, stored(resident), old.data[place.1], old.refresh[place.1]);
         self.clear(place);
         Some(place)
+    }
+
+    /// The key of the entry in a place that has one.
+    fn resident(&self, place: Place) -> FdbKey {
+        FdbKey(!self.key_at(place))
     }
 
     fn fill(&mut self, place: Place, key: u64, data: u64, refresh: u32) {
