@@ -190,18 +190,26 @@ fn remembers_what_is_passed(bench: &mut Bench) -> Result<()> {
         let key = FdbKey::new(fid + vid, TARGET);
         bench.tables.remove_fdb(key);
         bench.tables.end_decisions_in(vid);
-        let before = bench.counts()?;
-        let served_before = served(&bench.tables, Hook::Tc);
-        for _ in 0..5 {
-            ensure!(bench.tc_once(arrival, None)??.verdict == TC_PASS);
-            ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_PASS);
+        let mut remembered = false;
+        // Where the machine is slow, a cell may be too old when the next frame comes.
+        for _ in 0..20 {
+            let before = bench.counts()?;
+            let served_before = served(&bench.tables, Hook::Tc);
+            for _ in 0..5 {
+                ensure!(bench.tc_once(arrival, None)??.verdict == TC_PASS);
+                ensure!(bench.xdp_in(arrival, 0, wire.len())??.verdict == XDP_PASS);
+            }
+            let counts = difference(&before, &bench.counts()?);
+            // By tc alone: XDP counts what it sends.
+            let all = Some(&(5, 5 * wire.len() as u64));
+            ensure!(counts.get(&Cell::Port(HERE, Reason::DestinationUnknown)) == all, "{counts:?}");
+            ensure!(counts.get(&Cell::Slow(vlan_cell(fid + vid))) == all, "{counts:?}");
+            remembered = served(&bench.tables, Hook::Tc) > served_before;
+            if remembered {
+                break;
+            }
         }
-        let counts = difference(&before, &bench.counts()?);
-        // By tc alone: XDP counts what it sends.
-        let all = Some(&(5, 5 * wire.len() as u64));
-        ensure!(counts.get(&Cell::Port(HERE, Reason::DestinationUnknown)) == all, "{counts:?}");
-        ensure!(counts.get(&Cell::Slow(vlan_cell(fid + vid))) == all, "{counts:?}");
-        ensure!(served(&bench.tables, Hook::Tc) > served_before, "nothing was remembered");
+        ensure!(remembered, "nothing was remembered");
 
         let generation = bench.tables.generation(generation_cell(TARGET, vid));
         let data = pack(THERE, 0, generation);
