@@ -29,7 +29,7 @@ fn events_name_what_changed() {
             assert_eq!(until(&mut events, Event::FdbGone(key)).await, [Event::FdbGone(key)]);
 
             run("bridge link set dev p0 isolated on");
-            until(&mut events, Event::Link(p0)).await;
+            until(&mut events, Event::Port(p0)).await;
             run("ip link set br0 type bridge ageing_time 500");
             until(&mut events, Event::Link(br0)).await;
             run("ip link set p1 nomaster");
@@ -54,9 +54,9 @@ fn events_name_what_changed() {
             );
 
             run("ip link del q0");
-            assert!(until(&mut events, Event::Link(q0)).await.contains(&Event::Link(p0)));
+            assert!(until(&mut events, Event::LinkGone(q0)).await.contains(&Event::Link(p0)));
             run("ip link del br0");
-            until(&mut events, Event::Link(br0)).await;
+            until(&mut events, Event::LinkGone(br0)).await;
         });
     });
 }
