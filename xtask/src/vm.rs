@@ -242,10 +242,7 @@ impl Vm {
             () if kvm_works() => "kvm",
             () => "tcg,thread=multi",
         };
-        // Without fast string instructions: qemu emulates them byte by byte, and the kernel would copy and zero pages by them.
-        // Instructions are counted with them, as they always were.
-        let cpu = if self.counted || accelerator == "kvm" { "max" } else { "max,-erms,-fsrm" };
-        qemu.args(["-accel", accelerator, "-cpu", cpu, "-smp", &self.cpus.to_string(), "-m", &self.memory]);
+        qemu.args(["-accel", accelerator, "-cpu", "max", "-smp", &self.cpus.to_string(), "-m", &self.memory]);
         if self.counted {
             qemu.args(["-icount", "shift=0,sleep=off"]);
             // Zeroing a page by one string instruction would count as thousands.
