@@ -85,7 +85,7 @@ impl Placing {
 /// not the next power of two: a table that is larger has more pages, and a look-up is what it takes to find the page.
 ///
 /// Twice, as addresses often follow one another: with one product, those of a whole machine crowd in few buckets for some
-/// multipliers (one in 30 refused addresses of 60,000 that had room, one in 1,500 half of them).
+/// multipliers (one in 30 refused some of 60,000 addresses that had room, one in 1,500 half of 100,000).
 #[inline(always)]
 pub const fn bucket(key: u64, multiplier: u64, buckets: u32) -> u32 {
     let once = key.wrapping_mul(multiplier);

@@ -39,10 +39,10 @@ const LEASE: u64 = 1_500_000_000;
 const RENEWALS_PER_DUMP: u32 = 240;
 /// Every minute all devices and VLANs are asked for again, whether or not anything was announced.
 const POLLS_PER_DUMP: u32 = 60;
-/// So many batches of notifications, one behind the other, are a storm.
-const FEW_BATCHES: u32 = 4;
 /// A minute more for each so many entries.
 const LARGE: usize = 100_000;
+/// So many batches of notifications, one behind the other, are a storm.
+const FEW_BATCHES: u32 = 4;
 
 /// One instance of the daemon.
 pub(super) struct World {

@@ -107,7 +107,6 @@ fn ours(mark: Option<Mark>, flow: u32) -> bool {
     mark.is_some_and(|mark| mark.flow == flow)
 }
 
-/// What is found on the device below sends the port back to its own device; what is found on the VLAN device keeps it slow.
 /// A filter on the device below acts on the very first frame after the tool that set it has returned, whatever the daemon does.
 pub(super) fn a_filter_below_at_once() -> Result<()> {
     let scene = stacked("", "802.1Q")?;
@@ -138,6 +137,7 @@ pub(super) fn a_filter_below_at_once() -> Result<()> {
     Ok(())
 }
 
+/// What is found on the device below sends the port back to its own device; what is found on the VLAN device keeps it slow.
 pub(super) fn policy_on_either_device() -> Result<()> {
     let scene = stacked("", "802.1Q")?;
     let [out10, ..] = outside(&scene)?;
