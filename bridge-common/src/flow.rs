@@ -12,6 +12,8 @@
 //! The cell also counts the frames that it served. They are added to the counters of port and VLAN when the cell is filled
 //! anew; until then user space adds them itself.
 
+use core::hint::cold_path;
+
 use crate::{
     decide::{Fid, Origin},
     frame::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, ETH_P_PPP_SES, Tag, is_tag},
@@ -30,14 +32,14 @@ pub const ORIGIN_BITS: u32 = 8;
 pub const CELLS: u32 = FLOWS + (1 << ORIGIN_BITS);
 /// Of so many frames that an origin has served, the next one goes all the way, so that its flow gets a cell of its own. A
 /// power of two.
-pub const ORIGIN_SHARE: u64 = 128;
+pub const ORIGIN_SHARE: u64 = 1024;
 /// How old a decision may become, in ticks of the kernel (1 to 10 ms each).
 pub const FLOW_TICKS: u64 = 8;
 /// Churn cells, of VLAN ids modulo this number; 0 is also that of VLAN-unaware bridges.
 pub const CHURN_CELLS: u32 = 256;
-/// How many bytes of a frame have to be there to look at, whatever it carries: two addresses, a tag, an EtherType, and an
-/// IPv4 header.
-pub const FLOW_BYTES: usize = 38;
+/// How many bytes of a frame have to be there to look at, whatever it carries: two addresses, an EtherType, an IPv4 header
+/// and that of UDP; or a tag in place of the last.
+pub const FLOW_BYTES: usize = 42;
 
 /// Next header of `ICMPv6`: neighbour discovery, or not.
 const ICMPV6: u8 = 58;
@@ -123,16 +125,22 @@ impl FlowKey {
         let next = bytes.eight(8);
         let (middle, behind) = match bytes.two(12) {
             IP => (next & ADDRESSES_AND_BYTE, u64::from(bytes.one(23))),
-            Q | AD => (
-                next,
-                match bytes.two(16) {
-                    IP => u64::from(bytes.one(27)) | u64::from(IP) << 8 | u64::from(bytes.one(18)) << 24,
-                    IPV6 => u64::from(bytes.one(24)) | u64::from(IPV6) << 8,
-                    ethertype => u64::from(ethertype) << 8,
-                },
-            ),
-            IPV6 => (next & ADDRESSES, u64::from(bytes.one(20))),
-            _ => (next & ADDRESSES, 0),
+            outer => {
+                // The most frequent is to be asked for first.
+                cold_path();
+                match outer {
+                    Q | AD => (
+                        next,
+                        match bytes.two(16) {
+                            IP => u64::from(bytes.one(27)) | u64::from(IP) << 8 | u64::from(bytes.one(18)) << 24,
+                            IPV6 => u64::from(bytes.one(24)) | u64::from(IPV6) << 8,
+                            ethertype => u64::from(ethertype) << 8,
+                        },
+                    ),
+                    IPV6 => (next & ADDRESSES, u64::from(bytes.one(20))),
+                    _ => (next & ADDRESSES, 0),
+                }
+            }
         };
         Self { head: bytes.eight(0), middle, rest: u64::from(device) | XDP | behind << 32 }
     }

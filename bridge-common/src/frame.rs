@@ -36,12 +36,15 @@ pub const fn encapsulates(ethertype: u16) -> bool {
     is_tag(ethertype) || matches!(ethertype, 0x8847 | 0x8848 | 0x8864)
 }
 
+/// The highest of [`is_tunnel_port`].
+pub const LAST_TUNNEL_PORT: u16 = 8472;
+
 /// Whether UDP to `port` usually carries frames or packets of its own, whose checksum may be unfinished while the outer
 /// one is whole: L2TP, GTP-U, GRE, VXLAN (also Linux' old port), FOU and GUE, GENEVE, MPLS.
 #[inline(always)]
 pub const fn is_tunnel_port(port: u16) -> bool {
     // Most are outside, and one look tells.
-    port.wrapping_sub(1701) <= 8472 - 1701
+    port.wrapping_sub(1701) <= LAST_TUNNEL_PORT - 1701
         && matches!(port, 1701 | 2152 | 4754 | 4789 | 5555 | 6080 | 6081 | 6635 | 8472)
 }
 

@@ -33,6 +33,16 @@ pub fn is_untouched(ethertype: u16, header: &[u8; HEADER], len: u32) -> bool {
     }
 }
 
+/// Whether a sum of 16-bit words, of whatever width, is a multiple of 65,535: then it folds (`csum_fold`) to 0xffff, or 0
+/// if it is 0.
+#[inline(always)]
+pub const fn folds_to_zero(sum: u64) -> bool {
+    // The multiples are those that come to lie first when all numbers are multiplied by the inverse: fewer steps than folding.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const { assert!(INVERSE.wrapping_mul(0xffff) == 1) };
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
+}
+
 /// `ip_fast_csum` of a header without options is 0.
 #[inline(always)]
 fn is_whole(header: &[u8; HEADER]) -> bool {
@@ -99,6 +109,27 @@ mod tests {
             assert!(!is_untouched(ETH_P_IPV6, &v6(24, 17), len), "{len}");
         }
         assert!(!is_untouched(ETH_P_IP, &changed(3, 19), 19), "shorter than its header");
+    }
+
+    #[test]
+    fn a_sum_folds_to_zero_as_the_kernel_folds_it() {
+        let folded = |mut sum: u64| {
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            sum
+        };
+        let near = |middle: u64| (0..5).flat_map(move |by| [middle.wrapping_sub(by), middle.wrapping_add(by)]);
+        for sum in [0, 0xffff, 0x1_fffe, 0xffff_0000, 1 << 36, 0xffff * 0x10_0001, u64::MAX].into_iter().flat_map(near)
+        {
+            assert_eq!(folds_to_zero(sum), matches!(folded(sum), 0 | 0xffff), "{sum:#x}");
+        }
+        for factor in (0..1 << 20).step_by(4099) {
+            assert!(
+                folds_to_zero(0xffff * factor) && !folds_to_zero(0xffff * factor + 1 + factor % 0xfffe),
+                "{factor}"
+            );
+        }
     }
 
     #[test]

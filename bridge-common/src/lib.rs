@@ -9,6 +9,7 @@ pub mod decide;
 pub mod fdb;
 pub mod flow;
 pub mod frame;
+pub mod holes;
 pub mod ip;
 pub mod mac;
 pub mod maps;

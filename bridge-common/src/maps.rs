@@ -13,6 +13,8 @@ pub const MAX_FIDS: u32 = 1 << 16;
 pub const MAX_VLAN_CELLS: u32 = 16384;
 /// Trust cells, see [`Trust`]: one per slot, then one per bridge ([`bridge_cell`]).
 pub const TRUST_CELLS: u32 = MAX_PORTS + BLOCKS + VLANS as u32;
+/// Room for them: with a power of two, the programs need not ask whether there is such a cell.
+pub const TRUST_ROOM: u32 = TRUST_CELLS.next_power_of_two();
 /// Blocks of fids, one for each VLAN-aware bridge.
 const BLOCKS: u32 = MAX_FIDS / VLANS as u32;
 /// VLAN ids of one bridge, and the distance between the `fid_base` of two VLAN-aware bridges.

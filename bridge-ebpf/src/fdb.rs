@@ -2,15 +2,14 @@
 
 use core::ptr;
 
-use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
+use aya_ebpf::Global;
 use bridge_common::{
     fdb::{BUCKET, Bucket, coarse},
+    holes,
     maps::FdbKey,
 };
 
-/// The buckets; user space sets how many.
-#[map(name = "xbr_fdb")]
-static FDB: Array<Bucket> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+use crate::holes::address;
 
 /// [`bridge_common::fdb::Placing`]; user space sets it.
 #[unsafe(no_mangle)]
@@ -28,7 +27,7 @@ static XBR_FDB_BUCKETS: Global<u32> = Global::new(2);
 pub(crate) fn find(key: u64, generation: u64) -> u64 {
     let stored = bridge_common::fdb::stored(FdbKey(key));
     for multiplier in [XBR_FDB_FIRST.load(), XBR_FDB_SECOND.load()] {
-        let Some(bucket) = bucket(key, multiplier) else { return 0 };
+        let bucket = bucket(key, multiplier);
         let mut place = 0;
         while place < BUCKET {
             // SAFETY: the kernel returned the pointer for this program run. Volatile and in this order, as the place may be
@@ -64,7 +63,7 @@ pub(crate) extern "C" fn xbr_find(key: u64, generation: u64) -> u64 {
 pub(crate) extern "C" fn xbr_refresh(key: u64, at: u64) -> u64 {
     let stored = bridge_common::fdb::stored(FdbKey(key));
     for multiplier in [XBR_FDB_FIRST.load(), XBR_FDB_SECOND.load()] {
-        let Some(bucket) = bucket(key, multiplier) else { return 0 };
+        let bucket = bucket(key, multiplier);
         let mut place = 0;
         while place < BUCKET {
             // SAFETY: as above; the worst that a race can do is one more or one less frame for the bridge.
@@ -81,6 +80,9 @@ pub(crate) extern "C" fn xbr_refresh(key: u64, at: u64) -> u64 {
 }
 
 #[inline(always)]
-fn bucket(key: u64, multiplier: u64) -> Option<*mut Bucket> {
-    FDB.get_ptr_mut(bridge_common::fdb::bucket(key, multiplier, XBR_FDB_BUCKETS.load()))
+fn bucket(key: u64, multiplier: u64) -> *mut Bucket {
+    let number = bridge_common::fdb::bucket(key, multiplier, XBR_FDB_BUCKETS.load());
+    // The verifier knows how many there are and follows the number, but for what the compiler does not shift but mask: so
+    // there is room for one more.
+    address::<Bucket, { holes::FDB }>().wrapping_add(number as usize)
 }

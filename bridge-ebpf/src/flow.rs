@@ -1,37 +1,32 @@
 //! The flow cache ([`bridge_common::flow`]): looking at a cell, filling it, and counting for it.
 
-use core::ptr;
+use core::{mem, ptr};
 
 use aya_ebpf::{
-    Global,
-    bindings::BPF_F_MMAPABLE,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64},
-    macros::map,
-    maps::{Array, PerCpuArray},
+    Global, bindings::bpf_func_id::BPF_FUNC_get_smp_processor_id, helpers::generated::bpf_jiffies64, macros::map,
+    maps::PerCpuArray,
 };
 use bridge_common::{
     decide::{Fid, Origin},
     flow::{
-        self, CELLS, CHURN_CELLS, FLOW_TICKS, Flow, FlowKey, Hook, churn_cell, flow_flags, is_due, packets_and_bytes,
+        self, CELLS, CHURN_CELLS, FLOW_TICKS, FLOWS, Flow, FlowKey, Hook, churn_cell, flow_flags, is_due,
+        packets_and_bytes,
     },
     frame::{ETH_P_IP, ETH_P_IPV6, Tag},
+    holes,
     maps::{Port, port_flags},
     tags::{Arrived, Rewrite, rewrite},
 };
 
 use crate::{
     count::{Amount, add_sent, add_to},
+    holes::{address, constant, number},
     tables::changed,
 };
 
 /// Whether decisions are remembered; user space sets it to 0 where programs of one CPU may interrupt each other.
 #[unsafe(no_mangle)]
 static XBR_CACHE: Global<u32> = Global::new(1);
-
-/// The cells by CPU; user space sets for how many. One value for each, so that only the CPU is looked up, and that at the
-/// beginning of a program.
-#[map(name = "xbr_flows")]
-static FLOW_CELLS: Array<[Flow; CELLS as usize]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Cell 0: the frame at hand.
 #[map(name = "xbr_key")]
@@ -45,10 +40,6 @@ struct AtHand {
     stamp: Stamp,
     found: Found,
 }
-
-/// By [`churn_cell`]: when something was last cancelled there ([`bridge_common::maps::moment`]). One value, as above.
-#[map(name = "xbr_churn")]
-static CHURN: Array<[u64; CHURN_CELLS as usize]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The state of everything that a decision rests on, from before it was looked at.
 #[repr(C)]
@@ -88,7 +79,6 @@ pub(crate) struct Found {
 #[derive(Clone, Copy)]
 pub(crate) struct Here {
     cells: *mut Flow,
-    churn: *mut u64,
     tick: u64,
 }
 
@@ -96,10 +86,12 @@ impl Here {
     /// `None` never happens: no CPU has a number that user space does not know of.
     #[inline(always)]
     pub(crate) fn now() -> Option<Self> {
-        // SAFETY: a helper without arguments.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        let cells = FLOW_CELLS.get_ptr_mut(cpu)?.cast();
-        Some(Self { cells, churn: churn_cells()?, tick: tick() })
+        let cpu = this_cpu();
+        if cpu >= number::<{ holes::CPUS }>() {
+            return None;
+        }
+        let cells = address::<Flow, { holes::FLOWS }>().wrapping_add(cpu as usize * CELLS as usize);
+        Some(Self { cells, tick: tick() })
     }
 
     /// This CPU's cell with this number, of which there are [`CELLS`].
@@ -111,7 +103,7 @@ impl Here {
     /// The cell of this key if the decision in it still stands.
     #[inline(always)]
     pub(crate) fn current(self, key: &FlowKey) -> Option<&'static mut Flow> {
-        self.standing(key, key.cell())
+        self.standing(key, self.cell(key.cell()))
     }
 
     /// The cell of the origin of such frames, if what is in it still stands and nobody else is to decide about this one.
@@ -121,13 +113,14 @@ impl Here {
             return None;
         }
         let key = key.origin();
-        self.standing(&key, key.origin_cell()).filter(|flow| !is_due(flow.served))
+        let first = self.cells.wrapping_byte_add(constant::<{ FLOWS as usize * size_of::<Flow>() }>());
+        let cell = first.wrapping_add(key.origin_cell() - FLOWS as usize);
+        self.standing(&key, cell).filter(|flow| !is_due(flow.served))
     }
 
     #[inline(always)]
-    fn standing(self, key: &FlowKey, number: usize) -> Option<&'static mut Flow> {
+    fn standing(self, key: &FlowKey, cell: *mut Flow) -> Option<&'static mut Flow> {
         // Where nothing is remembered, no cell has a key.
-        let cell = self.cell(number);
         // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each
         // other: they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no
         // port.
@@ -136,7 +129,7 @@ impl Here {
             || flow.key.middle != key.middle
             || flow.key.rest != key.rest
             || self.tick.wrapping_sub(flow.tick) >= FLOW_TICKS
-            || churn_at(self.churn, flow.churn_at) != flow.churn
+            || churn_at(flow.churn_at) != flow.churn
         {
             return None;
         }
@@ -158,7 +151,7 @@ pub(crate) fn stamp(changed: u64, port: &Port, tag: Option<Tag>, is_ip: bool) ->
         Some(tag) if tag.vid() != 0 => tag.vid(),
         _ => port.pvid & 0x0fff,
     };
-    Stamp { changed, churn: churn_cells().map_or(0, |cells| churn_at(cells, churn_cell(vid))), vid }
+    Stamp { changed, churn: churn_at(churn_cell(vid)), vid }
 }
 
 /// Hands the key on to the program behind: made there once more, it would be too much for the verifier.
@@ -348,6 +341,17 @@ pub(crate) fn flag(flag: u16, on: bool) -> u16 {
     flag * u16::from(on)
 }
 
+/// The number of this CPU.
+#[inline(always)]
+fn this_cpu() -> u64 {
+    // Declared with the 64 bits that every helper returns: of fewer, the compiler would clear the rest.
+    // SAFETY: a helper without arguments, called by its number as helpers are.
+    unsafe {
+        let helper: unsafe extern "C" fn() -> u64 = mem::transmute(BPF_FUNC_get_smp_processor_id as usize);
+        helper()
+    }
+}
+
 /// The kernel's ticks.
 #[inline(always)]
 fn tick() -> u64 {
@@ -355,36 +359,33 @@ fn tick() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
-/// The churn cells.
+/// Where a churn cell is: when something was last cancelled there ([`bridge_common::maps::moment`]), by [`churn_cell`].
 #[inline(always)]
-fn churn_cells() -> Option<*mut u64> {
-    CHURN.get_ptr_mut(0).map(<*mut [u64; CHURN_CELLS as usize]>::cast)
+fn churn(cell: u16) -> *mut u64 {
+    // Masked for the verifier.
+    address::<u64, { holes::CHURN }>().wrapping_add(usize::from(churn_cell(cell)))
 }
 
 /// What is in the churn cell with this number.
 #[inline(always)]
-fn churn_at(cells: *mut u64, cell: u16) -> u64 {
-    // SAFETY: one of `churn_cells`, masked for the verifier; volatile, as others write meanwhile.
-    unsafe { ptr::read_volatile(cells.add(usize::from(churn_cell(cell)))) }
+fn churn_at(cell: u16) -> u64 {
+    // SAFETY: one of the cells; volatile, as others write meanwhile.
+    unsafe { ptr::read_volatile(churn(cell)) }
 }
 
 /// Ends every decision that rests on the FDB of the VLANs of this cell.
 #[inline(always)]
 pub(crate) fn churned(cell: u16, moment: u64) {
-    if let Some(cells) = churn_cells() {
-        // SAFETY: as above.
-        unsafe { ptr::write_volatile(cells.add(usize::from(churn_cell(cell))), moment) }
-    }
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(churn(cell), moment) }
 }
 
 /// Ends every decision.
 #[inline(always)]
 pub(crate) fn all_churned(moment: u64) {
-    let Some(cells) = churn_cells() else { return };
     let mut cell = 0;
-    while cell < CHURN_CELLS as usize {
-        // SAFETY: as above.
-        unsafe { ptr::write_volatile(cells.add(cell), moment) }
+    while cell < CHURN_CELLS as u16 {
+        churned(cell, moment);
         cell += 1;
     }
 }

@@ -1,6 +1,8 @@
 //! The programs of xbr. Each entry only parses, looks up and acts; what happens to a frame is decided by
 //! `bridge_common::decide`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// For instructions that the compiler has no words for, see holes.rs.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -15,6 +17,7 @@ mod count;
 mod decision;
 mod fdb;
 mod flow;
+mod holes;
 mod packet;
 mod shadow;
 mod tables;

@@ -5,6 +5,8 @@ use bridge_common::{
     mac::Mac,
 };
 
+use crate::holes::distance;
+
 /// The packet's linear bytes, from the destination address on.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
@@ -28,7 +30,7 @@ impl Packet {
     /// How many bytes are here.
     #[inline(always)]
     pub(crate) fn len(self) -> usize {
-        self.end - self.data
+        distance(self.data, self.end)
     }
 
     /// Pointer to a `T` at `offset`, if all of it lies in the packet.

@@ -14,14 +14,18 @@ use bridge_common::{
     fdb::moment_of,
     flow::churn_cell,
     frame::Tag,
+    holes,
     mac::Mac,
     maps::{
-        FdbKey, GenerationCells, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, Trust, bridge_cell, logical_key, moment,
-        port_flags,
+        FdbKey, GenerationCells, Lease, MAX_PORTS, PARENT, Port, TRUST_CELLS, TRUST_ROOM, Trust, bridge_cell,
+        logical_key, moment, port_flags,
     },
 };
 
-use crate::{fdb, flow};
+use crate::{
+    fdb, flow,
+    holes::{address, masked},
+};
 
 /// ifindex → slot.
 #[map(name = "xbr_slots")]
@@ -35,11 +39,6 @@ static LOGICAL: HashMap<u64, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
 #[map(name = "xbr_ports")]
 static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
 
-/// Generations by [`generation_cell`]: when an address of the cell was last cancelled, in nanoseconds; 0 never. User space
-/// sets the size.
-#[map(name = "xbr_gens")]
-static GENS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
 /// [`GenerationCells`]; user space sets it.
 #[unsafe(no_mangle)]
 static XBR_GENS_MULTIPLIER: Global<u64> = Global::new(1);
@@ -47,18 +46,21 @@ static XBR_GENS_MULTIPLIER: Global<u64> = Global::new(1);
 #[unsafe(no_mangle)]
 static XBR_GENS_SHIFT: Global<u32> = Global::new(63);
 
-/// Where the generation of an address stands.
+/// Where the generation of an address stands: when an address of the cell was last cancelled, in nanoseconds; 0 never.
 #[inline(always)]
-fn generation_cell(mac: Mac, vid: u16) -> Option<*mut u64> {
+fn generation_cell(mac: Mac, vid: u16) -> *mut u64 {
     let cells = GenerationCells { multiplier: XBR_GENS_MULTIPLIER.load(), shift: XBR_GENS_SHIFT.load() };
-    GENS.get_ptr_mut(cells.of(mac, vid))
+    address::<u64, { holes::GENERATIONS }>().wrapping_add(cells.of(mac, vid) as usize)
 }
 
 /// Whether a port, or the ports of a bridge, may be believed; see [`Trust`].
-#[map(name = "xbr_trust")]
-static TRUST: Array<Trust> = Array::with_max_entries(TRUST_CELLS, BPF_F_MMAPABLE);
+#[inline(always)]
+fn trust(cell: u32) -> *mut Trust {
+    let cell = masked::<{ TRUST_ROOM as u64 - 1 }>(u64::from(cell));
+    address::<Trust, { holes::TRUST }>().wrapping_add(cell as usize)
+}
 
-/// ifindex → cell of [`TRUST`], for ports and bridges; [`PARENT`] for what logical ports are served on, which has none: its
+/// ifindex → cell of [`trust`], for ports and bridges; [`PARENT`] for what logical ports are served on, which has none: its
 /// changes are changes of the policy.
 #[map(name = "xbr_watch")]
 static WATCH: HashMap<u32, u32> = HashMap::with_max_entries(2 * TRUST_CELLS, 0);
@@ -218,7 +220,7 @@ fn port<'a>(slot: u16) -> Option<&'a Port> {
 
 #[inline(always)]
 fn entry(fid: u16, vid: u16, mac: Mac, look_up: impl FnOnce(u64, u64) -> u64) -> Option<Entry> {
-    let cell = generation_cell(mac, vid)?;
+    let cell = generation_cell(mac, vid);
     // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
     let generation = unsafe { ptr::read_volatile(cell) };
     let found = look_up(FdbKey::new(fid, mac).0, generation);
@@ -231,7 +233,7 @@ fn entry(fid: u16, vid: u16, mac: Mac, look_up: impl FnOnce(u64, u64) -> u64) ->
 /// Whether the kernel has announced nothing about the port or bridge of this cell that is not in the tables.
 #[inline(always)]
 fn trusted(cell: u32) -> bool {
-    let Some(trust) = TRUST.get_ptr(cell) else { return false };
+    let trust = trust(cell);
     // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
     unsafe { ptr::read_volatile(&raw const (*trust).announced) == ptr::read_volatile(&raw const (*trust).confirmed) }
 }
@@ -250,7 +252,7 @@ pub(crate) fn announced(ifindex: u32) -> Option<()> {
         // SAFETY: the field of a value that the pointer is valid for.
         LEASE.get_ptr_mut(0).map(|lease| unsafe { &raw mut (*lease).policy })?
     } else {
-        TRUST.get_ptr_mut(cell)?
+        trust(cell)
     };
     // SAFETY: as above, and a helper without arguments. A moment and not a count, as in `cancel`.
     unsafe { ptr::write_volatile(&raw mut (*trust).announced, bpf_ktime_get_ns()) }
@@ -272,11 +274,9 @@ pub(crate) fn refreshed(slot: u16, fid: Fid, mac: Mac) {
 /// BPF target's core library has no atomic addition.
 #[inline(always)]
 pub(crate) fn cancel(vid: u16, mac: Mac) {
-    if let Some(cell) = generation_cell(mac, vid) {
-        // SAFETY: a helper without arguments; map values of eight bytes are aligned to eight, and only touched by single
-        // volatile accesses.
-        unsafe { ptr::write_volatile(cell, bpf_ktime_get_ns()) }
-    }
+    // SAFETY: a helper without arguments; the cells are aligned to eight bytes, and only touched by single volatile
+    // accesses.
+    unsafe { ptr::write_volatile(generation_cell(mac, vid), bpf_ktime_get_ns()) }
     let moment = moment_here();
     if let Some(lease) = LEASE.get_ptr_mut(0) {
         // SAFETY: as in `leased`.

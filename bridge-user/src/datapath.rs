@@ -6,6 +6,7 @@ pub mod census;
 pub mod clsact;
 pub mod counters;
 pub mod guardian;
+mod holes;
 pub mod load;
 pub mod shadow;
 pub mod sync;

@@ -131,7 +131,7 @@ impl World {
         for name in &config.bridges {
             locks.insert(name.clone(), Lock::take(name)?);
         }
-        let tables = Tables::take(&mut programs.ebpf, programs.fdb)?;
+        let tables = Tables::take(&mut programs)?;
         let shadow = Shadow::take(&mut programs)?;
         let own_programs = programs.ids();
         Ok(Self {

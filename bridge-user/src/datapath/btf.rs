@@ -16,7 +16,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
-use self::format::{Member, Record, Section};
+use self::format::{KIND_FUNCTION, Member, Record, Section};
 
 /// Where the kernel shows its BTF: `vmlinux` and one file per loaded module.
 const BTF_FOLDER: &str = "/sys/kernel/btf";
@@ -48,6 +48,9 @@ pub enum BtfError {
     /// No such structure or union is described.
     #[error("the kernel's BTF has no structure {0}")]
     NoStructure(String),
+    /// No such function is described.
+    #[error("the kernel's BTF has no function {0}")]
+    NoFunction(String),
     /// No such constant is described.
     #[error("the kernel's BTF has no constant {0}")]
     NoConstant(String),
@@ -107,6 +110,11 @@ impl Btf {
         Ok(Self { base, split })
     }
 
+    /// Whether the types of the module are among them.
+    pub fn has_module(&self) -> bool {
+        self.split.is_some()
+    }
+
     /// As the function [`member_offset`].
     pub fn member_offset(&self, structure: &str, path: &[&str]) -> Result<u32, BtfError> {
         let mut outcome = Err(BtfError::NoStructure(structure.to_owned()));
@@ -127,6 +135,13 @@ impl Btf {
     pub fn size(&self, structure: &str) -> Result<u32, BtfError> {
         let record = self.composites().find(|record| self.is_named(record.name, structure));
         record.and_then(|record| record.size()).ok_or_else(|| BtfError::NoStructure(structure.to_owned()))
+    }
+
+    /// The type id of a function of the kernel itself.
+    pub fn function(&self, name: &str) -> Result<u32, BtfError> {
+        let is_it = |record: Record<'_>| record.kind() == KIND_FUNCTION && self.is_named(record.name, name);
+        let place = self.base.records().position(is_it).and_then(|place| u32::try_from(place).ok());
+        place.map(|place| self.base.first_id + place).ok_or_else(|| BtfError::NoFunction(name.to_owned()))
     }
 
     /// All constants of the enumeration that `constant` belongs to, by their names.

@@ -12,7 +12,14 @@ use aya_log::EbpfLogger;
 use bridge_common::flow::CELLS;
 use log::debug;
 
-use super::{census::Census, shadow::FLIGHTS, tables::FdbShape, tracing::Tracing};
+use super::{
+    btf::Btf,
+    census::Census,
+    holes::{KernelContext, complete},
+    shadow::FLIGHTS,
+    tables::{Addressed, FdbShape},
+    tracing::Tracing,
+};
 use crate::error::{Exit, Failure};
 
 /// The object that `build.rs` made of the crate `bridge-ebpf`.
@@ -40,6 +47,8 @@ pub struct Programs {
     pub entries: Entries,
     /// What the programs log, until somebody takes it to read it.
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Maps until [`super::Tables`] takes them.
+    pub(super) addressed: Option<Addressed>,
     /// Held so that tail calls find their targets for as long as this process lives.
     _tails: Vec<ProgramArray<aya::maps::MapData>>,
 }
@@ -89,18 +98,34 @@ impl Programs {
     /// Loads these programs with such an FDB table.
     pub fn load_entries(fdb: FdbShape, entries: Entries) -> Result<Self, Failure> {
         require_kernel()?;
+        let btf = Btf::load("bridge").map_err(|error| refused("a look at its types", &chain(&error)))?;
+        let context = if at_least(6, 2) { KernelContext::find(&btf).ok() } else { None };
+        let loaded = match (Self::load_with(fdb, entries, context), context) {
+            (Err(error), Some(_)) => {
+                debug!("not with the kernel's own description of a frame: {error}");
+                Self::load_with(fdb, entries, None)
+            }
+            (loaded, _) => loaded,
+        };
+        loaded.map(|mut programs| {
+            programs.tracing.knows(btf);
+            programs
+        })
+    }
+
+    fn load_with(fdb: FdbShape, entries: Entries, context: Option<KernelContext>) -> Result<Self, Failure> {
+        let addressed = Addressed::create(fdb)?;
+        let incomplete = || Failure::new(Exit::Failed, "the embedded BPF object lacks an instruction to be completed");
+        let object = complete(OBJECT, |hole| addressed.filling(hole), context).ok_or_else(incomplete)?;
         let mut loader = EbpfLoader::new();
         // Nothing in the object is relocated by the kernel's types, so that there is no need to read them all.
         loader.btf(None);
-        loader.map_max_entries("xbr_fdb", fdb.buckets);
         loader.override_global("XBR_FDB_FIRST", &fdb.placing.multipliers[0], true);
         loader.override_global("XBR_FDB_SECOND", &fdb.placing.multipliers[1], true);
         loader.override_global("XBR_FDB_BUCKETS", &fdb.placing.buckets, true);
-        loader.map_max_entries("xbr_gens", fdb.generations.count());
         loader.override_global("XBR_GENS_MULTIPLIER", &fdb.generations.multiplier, true);
         loader.override_global("XBR_GENS_SHIFT", &fdb.generations.shift, true);
         loader.map_max_entries("xbr_census", fdb.entries + 1);
-        loader.map_max_entries("xbr_flows", cpus());
         let sample = match entries {
             Entries::Fast => 1,
             Entries::Shadow { sample } => {
@@ -115,7 +140,7 @@ impl Programs {
         // What is not to be logged is no longer in the programs once the verifier has seen this constant.
         let level = log::max_level() as u8;
         loader.override_global(aya_log::LEVEL, &level, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|error| refused("BPF maps", &chain(&error)))?;
+        let mut ebpf = loader.load(&object).map_err(|error| refused("BPF maps", &chain(&error)))?;
         let tcx = at_least(6, 6);
         for (program, _, _) in entries.programs() {
             load_classifier(&mut ebpf, program)?;
@@ -135,7 +160,17 @@ impl Programs {
             tails.push(arm_stubs(&mut ebpf, entries)?);
         }
         let logger = EbpfLogger::init(&mut ebpf).map_err(|error| refused("AYA_LOGS", &chain(&error)))?;
-        Ok(Self { ebpf, fdb, tcx, tracing, census, entries, logger: Some(logger), _tails: tails })
+        Ok(Self {
+            ebpf,
+            fdb,
+            tcx,
+            tracing,
+            census,
+            entries,
+            logger: Some(logger),
+            addressed: Some(addressed),
+            _tails: tails,
+        })
     }
 
     /// What is attached to the ingress of ports (0), and in shadow mode to their egress (1) and to bridges (2): the
@@ -191,7 +226,7 @@ fn require_kernel() -> Result<(), Failure> {
 }
 
 /// Whether the running kernel is this new.
-fn at_least(major: u8, minor: u8) -> bool {
+pub(super) fn at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().is_ok_and(|current| current >= KernelVersion::new(major, minor, 0))
 }
 

@@ -8,10 +8,12 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use bridge_common::{
+    fdb::Bucket,
     flow::{CELLS, CHURN_CELLS, Flow, churn_cell},
+    holes,
     mac::Mac,
     maps::{
-        Counter, FdbKey, GenerationCells, Lease, Port, PortCounters, TRUST_CELLS, Trust, USER_SPACE, VlanCounters,
+        Counter, FdbKey, GenerationCells, Lease, Port, PortCounters, TRUST_ROOM, Trust, USER_SPACE, VlanCounters,
         moment,
     },
     reason::Reason,
@@ -20,11 +22,46 @@ use log::warn;
 
 pub use self::fdb::FdbShape;
 use self::{cells::Cells, fdb::FdbTable};
-use super::load::flow_cells;
+use super::{Programs, holes::Filling, load::flow_cells};
 use crate::{
     clock::now,
     error::{Exit, Failure},
 };
+
+/// Maps of which the programs have the address in their instructions.
+pub(super) struct Addressed {
+    flows: Cells<Flow>,
+    churn: Cells<u64>,
+    fdb: Cells<Bucket>,
+    generations: Cells<u64>,
+    trust: Cells<Trust>,
+}
+
+impl Addressed {
+    /// Makes them, with an FDB table of this shape.
+    pub(super) fn create(shape: FdbShape) -> Result<Self, Failure> {
+        Ok(Self {
+            flows: Cells::create("xbr_flows", flow_cells())?,
+            churn: Cells::create("xbr_churn", CHURN_CELLS)?,
+            // One more than there are, for the verifier (`fdb::bucket` of the programs).
+            fdb: Cells::create("xbr_fdb", shape.buckets + 1)?,
+            generations: Cells::create("xbr_gens", shape.generations.count())?,
+            trust: Cells::create("xbr_trust", TRUST_ROOM)?,
+        })
+    }
+
+    /// What belongs in the place of one of [`holes`].
+    pub(super) fn filling(&self, hole: u64) -> Filling<'_> {
+        Filling::Value(match hole {
+            holes::FLOWS => self.flows.descriptor(),
+            holes::CHURN => self.churn.descriptor(),
+            holes::FDB => self.fdb.descriptor(),
+            holes::GENERATIONS => self.generations.descriptor(),
+            holes::TRUST => self.trust.descriptor(),
+            _ => return Filling::Number(u64::from(flow_cells() / CELLS)),
+        })
+    }
+}
 
 /// All maps that user space writes or reads.
 pub struct Tables {
@@ -47,25 +84,28 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Takes the maps out of the loaded object; `shape` is that of its FDB table.
-    pub fn take(ebpf: &mut Ebpf, shape: FdbShape) -> Result<Self, Failure> {
+    /// Takes the maps out of what was loaded, once.
+    pub fn take(programs: &mut Programs) -> Result<Self, Failure> {
+        let gone = || Failure::new(Exit::Failed, "the tables were taken already");
+        let Addressed { flows, churn, fdb, generations, trust } = programs.addressed.take().ok_or_else(gone)?;
+        let (ebpf, shape) = (&mut programs.ebpf, programs.fdb);
         let mut tables = Self {
             slots: take(ebpf, "xbr_slots")?,
             logical: take(ebpf, "xbr_logical")?,
             ports: take(ebpf, "xbr_ports")?,
-            fdb: FdbTable::map(ebpf, shape)?,
+            fdb: FdbTable::new(fdb, shape),
             devices: take(ebpf, "xbr_dev")?,
             vlan_cells: take(ebpf, "xbr_vcell")?,
             port_counters: take(ebpf, "xbr_count")?,
             sent: take(ebpf, "xbr_sent")?,
             vlan_counters: take(ebpf, "xbr_vcount")?,
             watch: take(ebpf, "xbr_watch")?,
-            generations: Cells::map(ebpf, "xbr_gens", shape.generations.count())?,
+            generations,
             generation_cells: shape.generations,
-            trust: Cells::map(ebpf, "xbr_trust", TRUST_CELLS)?,
+            trust,
             lease: Cells::map(ebpf, "xbr_lease", 1)?,
-            churn: Cells::map(ebpf, "xbr_churn", CHURN_CELLS)?,
-            flows: Cells::map(ebpf, "xbr_flows", flow_cells())?,
+            churn,
+            flows,
         };
         // What the programs find in place of a port that is in doubt.
         let doubted = Port { slow_reason: Reason::Unconfirmed as u32, ..Port::EMPTY };

@@ -39,7 +39,7 @@ const LISTENER: &str = "xbr_announced";
 const RULE_LISTENER: &str = "xbr_rules";
 
 /// What is attached of them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Tracing {
     /// The bridge's tracepoints cancel FDB entries.
     pub fdb: bool,
@@ -49,6 +49,8 @@ pub struct Tracing {
     /// `None`: that was not tried yet.
     pub rules: Option<bool>,
     warned: bool,
+    /// The kernel's types, if they have been read already.
+    btf: Option<Btf>,
 }
 
 impl Tracing {
@@ -61,6 +63,11 @@ impl Tracing {
             listener(ebpf, name)?.load().map_err(|error| refused(name, &chain(&error)))?;
         }
         Ok(Self::default())
+    }
+
+    /// The kernel's types need not be read again.
+    pub(super) fn knows(&mut self, btf: Btf) {
+        self.btf = Some(btf);
     }
 
     /// Hears what comes to `socket` of rtnetlink and to `rules` of nftables from now on. Where that fails, a warning says so,
@@ -96,7 +103,7 @@ impl Tracing {
     }
 
     fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, census: &mut Census) {
-        let attached = write_layout(ebpf, census).and_then(|()| {
+        let attached = write_layout(ebpf, census, self.btf.take()).and_then(|()| {
             TRACEPOINTS.iter().try_for_each(|(program, tracepoint)| {
                 Ok(raw_tracepoint(ebpf, program)?.attach(tracepoint).map(drop)?)
             })
@@ -127,8 +134,12 @@ fn attach_rules(ebpf: &mut Ebpf) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn write_layout(ebpf: &mut Ebpf, census: &mut Census) -> Result<(), Box<dyn std::error::Error>> {
-    let btf = Btf::load("bridge")?;
+fn write_layout(ebpf: &mut Ebpf, census: &mut Census, known: Option<Btf>) -> Result<(), Box<dyn std::error::Error>> {
+    // Read before the bridge was loaded, they lack its own.
+    let btf = match known.filter(Btf::has_module) {
+        Some(btf) => btf,
+        None => Btf::load("bridge")?,
+    };
     census.prepare(ebpf, &btf);
     let layout = read_layout(&btf)?;
     let map = ebpf.map_mut("xbr_layout").ok_or("the embedded BPF object has no map xbr_layout")?;

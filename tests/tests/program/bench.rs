@@ -126,7 +126,7 @@ impl Bench {
     /// Loads the programs of this mode.
     pub(crate) fn with(entries: Entries) -> Result<Self> {
         let mut programs = Programs::load_entries(SHAPE, entries).map_err(|failure| anyhow!("{failure}"))?;
-        let mut tables = Tables::take(&mut programs.ebpf, programs.fdb).map_err(|failure| anyhow!("{failure}"))?;
+        let mut tables = Tables::take(&mut programs).map_err(|failure| anyhow!("{failure}"))?;
         let (here, there, elsewhere) = (if_nametoindex("p1")?, if_nametoindex("p2")?, if_nametoindex("q2")?);
         let stranger = if_nametoindex("q1")?;
         let devices = BTreeMap::from([(HERE, here), (THERE, there), (ELSEWHERE, elsewhere)]);

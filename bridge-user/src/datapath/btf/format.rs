@@ -15,6 +15,7 @@ pub(super) const KIND_TYPEDEF: u32 = 8;
 pub(super) const KIND_VOLATILE: u32 = 9;
 pub(super) const KIND_CONST: u32 = 10;
 pub(super) const KIND_RESTRICT: u32 = 11;
+pub(super) const KIND_FUNCTION: u32 = 12;
 pub(super) const KIND_TYPE_TAG: u32 = 18;
 
 /// A member as `struct btf_member` describes it.
@@ -76,7 +77,7 @@ impl<'a> Record<'a> {
         let count = to_usize(self.info & 0xffff);
         Some(match self.kind() {
             // Pointer, forward declaration, typedef and qualifiers, function, float, type tag.
-            2 | 7 | KIND_TYPEDEF..=12 | 16 | KIND_TYPE_TAG => 0,
+            2 | 7 | KIND_TYPEDEF..=KIND_FUNCTION | 16 | KIND_TYPE_TAG => 0,
             // Integer, variable, declaration tag.
             1 | 14 | 17 => 4,
             // Array.

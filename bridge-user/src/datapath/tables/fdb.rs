@@ -5,14 +5,12 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use aya::Ebpf;
 use bridge_common::{
     fdb::{BUCKET, Bucket, Placing, buckets, coarse, stored},
     maps::{FdbKey, GenerationCells},
 };
 
 use super::cells::Cells;
-use crate::error::Failure;
 
 /// How large a table is, and where its entries stand.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +54,8 @@ const MOVES: u32 = 3;
 type Place = (u32, usize);
 
 impl FdbTable {
-    pub(super) fn map(ebpf: &mut Ebpf, shape: FdbShape) -> Result<Self, Failure> {
-        Ok(Self { cells: Cells::map(ebpf, "xbr_fdb", shape.buckets)?, shape, used: 0 })
+    pub(super) fn new(cells: Cells<Bucket>, shape: FdbShape) -> Self {
+        Self { cells, shape, used: 0 }
     }
 
     /// How many entries it takes.

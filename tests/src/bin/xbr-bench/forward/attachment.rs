@@ -158,7 +158,7 @@ fn start_xbr(kind: Kind, stage: &Stage) -> Result<(Xbr, Reading)> {
         words.extend(["--hook".to_owned(), format!("{IN}=xdp")]);
     }
     if frames.addresses > 30_000 {
-        words.extend(["--fdb-size".to_owned(), (frames.addresses * 2).next_power_of_two().to_string()]);
+        words.extend(["--fdb-size".to_owned(), (frames.addresses + frames.addresses / 4).to_string()]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let xbr = Xbr::start_patiently(stage.host(), &words, MANY)?;
