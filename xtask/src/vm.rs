@@ -224,7 +224,7 @@ impl Vm {
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
         let mut append = format!(
             "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic mitigations=off apparmor=0 audit=0 tsc=reliable \
-             no_timer_check cryptomgr.notests nowatchdog rcupdate.rcu_expedited=1 xbr_release={} xbr_modules={}",
+             no_timer_check cryptomgr.notests nowatchdog init_on_alloc=0 rcupdate.rcu_expedited=1 xbr_release={} xbr_modules={}",
             kernel.release,
             kernel.modules.display()
         );

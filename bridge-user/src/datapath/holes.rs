@@ -19,10 +19,10 @@ const LOAD_WORD: u8 = 0x61;
 const ADD: u8 = 0x07;
 const AND: u8 = 0x57;
 const CALL: u8 = 0x85;
-/// `XDP_FLAGS_HAS_FRAGS`.
-const HAS_FRAGS: u32 = 1;
-/// The function that gives it, and the structure.
+/// The function that gives a program the kernel's own description of a frame, and that structure.
 const CAST: (&str, &str) = ("bpf_cast_to_kern_ctx", "xdp_buff");
+/// The flag in it of a frame that goes on behind its first buffer.
+const SEVERAL: &str = "XDP_FLAGS_HAS_FRAGS";
 
 /// What goes in place of a number.
 pub(super) enum Filling<'a> {
@@ -39,6 +39,8 @@ pub(super) struct KernelContext {
     function: u32,
     /// Where its flags are, in bytes.
     flags: i16,
+    /// The bit among them that says that there are several buffers.
+    several: u32,
 }
 
 impl KernelContext {
@@ -47,7 +49,9 @@ impl KernelContext {
         let (function, structure) = CAST;
         let flags = btf.member_offset(structure, &["flags"])?;
         let flags = i16::try_from(flags).map_err(|_too_large| BtfError::NoStructure(structure.to_owned()))?;
-        Ok(Self { function: btf.function(function)?, flags })
+        let several = btf.enumeration(SEVERAL)?.get(SEVERAL).copied();
+        let several = several.ok_or_else(|| BtfError::NoConstant(SEVERAL.to_owned()))?;
+        Ok(Self { function: btf.function(function)?, flags, several })
     }
 }
 
@@ -102,7 +106,7 @@ fn complete_looks(instructions: &mut [Instruction], context: Option<KernelContex
             continue;
         }
         found = true;
-        let Some(KernelContext { function, flags }) = context else {
+        let Some(KernelContext { function, flags, several }) = context else {
             last[4..].copy_from_slice(&[0; 4]);
             continue;
         };
@@ -112,7 +116,7 @@ fn complete_looks(instructions: &mut [Instruction], context: Option<KernelContex
         // Both registers are r0.
         *subtract = [LOAD_WORD, 0, low, high, 0, 0, 0, 0];
         last[0] = AND;
-        last[4..].copy_from_slice(&HAS_FRAGS.to_ne_bytes());
+        last[4..].copy_from_slice(&several.to_ne_bytes());
     }
     found
 }
@@ -156,7 +160,7 @@ mod tests {
         loads.into_iter().flatten().chain(look()).collect()
     }
 
-    const CONTEXT: KernelContext = KernelContext { function: 0x1234_5678, flags: 0x48 };
+    const CONTEXT: KernelContext = KernelContext { function: 0x1234_5678, flags: 0x48, several: 4 };
 
     #[test]
     fn addresses_and_numbers_take_the_place_of_holes() {
@@ -182,7 +186,7 @@ mod tests {
         let mut program = look().to_vec();
         assert!(complete_looks(&mut program, Some(CONTEXT)));
         let wanted =
-            [instruction(CALL, 0x20, 0, 0x1234_5678), instruction(LOAD_WORD, 0, 0x48, 0), instruction(AND, 0, 0, 1)];
+            [instruction(CALL, 0x20, 0, 0x1234_5678), instruction(LOAD_WORD, 0, 0x48, 0), instruction(AND, 0, 0, 4)];
         assert_eq!(program, wanted);
 
         let mut program = look().to_vec();
@@ -209,6 +213,7 @@ mod tests {
         if at_least(6, 2) {
             let context = found.unwrap();
             assert!(context.function > 0 && (8..256).contains(&context.flags), "{context:?}");
+            assert!(context.several.is_power_of_two());
         } else {
             assert!(matches!(found, Err(BtfError::NoFunction(_))), "{found:?}");
         }
