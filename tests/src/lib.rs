@@ -16,6 +16,7 @@ pub mod net;
 pub mod netns;
 pub mod ovs;
 pub mod packet;
+pub mod part;
 pub mod probe;
 pub mod rtnl;
 pub mod setting;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use xbr_tests::{probe::Need, xbr};
+use xbr_tests::{part::Part, probe::Need, xbr};
 
 #[path = "netns/attributes.rs"]
 mod attributes;
@@ -110,7 +110,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // More would only wait for each other's processors, and time limits would mean less.
     arguments.test_threads.get_or_insert(2);
-    let trials: Vec<Trial> = GROUPS.into_iter().flatten().filter(|test| in_scope(test.name)).map(trial).collect();
+    let tests = GROUPS.into_iter().flatten().filter(|test| in_scope(test.name));
+    let trials: Vec<Trial> = Part::get().of(tests).map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     println!("{}", slowest());
     conclusion.exit_code()

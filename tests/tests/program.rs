@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use xbr_tests::{netns, probe::Need};
+use xbr_tests::{netns, part::Part, probe::Need};
 
 #[path = "program/bench.rs"]
 mod bench;
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     if root {
         netns::remove_stale();
     }
-    let trials = GROUPS.into_iter().flatten().map(|(name, test)| {
+    let trials = Part::get().of(GROUPS.into_iter().flatten()).map(|(name, test)| {
         if !root {
             println!("skipped: {name}: {}", Need::Root);
         }

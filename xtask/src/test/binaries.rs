@@ -54,6 +54,11 @@ impl Binary {
         !self.is_pure() && self.target == "program"
     }
 
+    /// Runs a part of its tests where it is told so (`XBR_TEST_PART`).
+    pub(crate) fn is_divisible(&self) -> bool {
+        self.package() == "tests"
+    }
+
     /// Tests with bridges in network namespaces.
     pub(crate) fn is_netns(&self) -> bool {
         !self.is_pure() && !self.is_program()

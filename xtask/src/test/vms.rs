@@ -1,9 +1,10 @@
-//! The same test binaries in virtual machines, one for each kernel, all at the same time.
+//! The same test binaries in virtual machines: some for each kernel, two at a time, as each keeps one processor busy.
 
 use std::{
+    fmt,
     io::{self, Write},
     path::Path,
-    sync::mpsc,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +19,9 @@ use crate::{
     vm::Vm,
 };
 
+/// Virtual machines at a time.
+const AT_A_TIME: usize = 2;
+
 /// How long a virtual machine may take for all binaries.
 const LIMIT: Duration = Duration::from_mins(40);
 
@@ -27,8 +31,35 @@ pub(crate) const SLOWEST: &str = "slowest: ";
 /// Starts a line that says where in the script the virtual machine is.
 const MARK: &str = "@xbr-test@ ";
 
-/// Runs those binaries that `choose` picks, on every kernel. A virtual machine keeps one processor busy: `then` runs as soon
-/// as the first is done.
+/// One virtual machine: every `of`th test of the binaries, from the one with this number on.
+#[derive(Clone, Copy)]
+struct Share {
+    kernel: Kernel,
+    number: usize,
+    of: usize,
+}
+
+impl Share {
+    /// All that there is to run on this kernel: few tests are not worth two starts of a virtual machine.
+    fn all(kernel: Kernel, few: bool) -> impl Iterator<Item = Self> {
+        let of = if few { 1 } else { 2 };
+        (1..=of).map(move |number| Self { kernel, number, of })
+    }
+
+    /// Whether it runs this binary: one that cannot be divided is the first's.
+    fn has(self, binary: &Binary) -> bool {
+        self.number == 1 || binary.is_divisible()
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, number, of } = self;
+        if *of == 1 { write!(f, "{kernel}") } else { write!(f, "{kernel} {number}/{of}") }
+    }
+}
+
+/// Runs those binaries that `choose` picks, on every kernel. `then` runs as soon as no virtual machine waits to be started.
 pub(crate) fn run(
     built: &Built,
     choose: impl Fn(&Binary) -> bool,
@@ -40,39 +71,43 @@ pub(crate) fn run(
     if binaries.is_empty() {
         return tally;
     }
-    let mut ready = Vec::new();
+    let mut shares = Vec::new();
     for kernel in Kernel::ALL {
         match setup::vm(kernel) {
-            Ok(_installed) => ready.push(kernel),
+            Ok(_installed) => shares.extend(Share::all(kernel, filter.is_some())),
             Err(error) => tally.skip(&format!("kernel {kernel}"), &format!("{error:#}")),
         }
     }
-    let script = script(&binaries, filter);
+    let (waiting, then) = (Mutex::new(shares.into_iter()), Mutex::new(Some(then)));
     let parts = thread::scope(|scope| {
-        let (script, binaries) = (&script, &binaries);
-        let (done, first) = mpsc::channel();
-        let threads: Vec<_> = ready
-            .iter()
-            .map(|kernel| {
-                let done = done.clone();
-                scope.spawn(move || {
-                    let tally = one(*kernel, built, binaries, script);
-                    // Only the first is waited for.
-                    let _ = done.send(());
-                    tally
-                })
-            })
-            .collect();
-        drop(done);
-        // An error: no machine is left that could be waited for.
-        let _ = first.recv();
-        then();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_panic| panicked())).collect::<Vec<_>>()
+        let work = || {
+            let mut parts = Vec::new();
+            while let Some(share) = next(&waiting) {
+                parts.push((share, one(share, built, &binaries, filter)));
+            }
+            let then = then.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(then) = then {
+                then();
+            }
+            parts
+        };
+        let threads: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
-    for (kernel, part) in ready.iter().zip(parts) {
-        tally.add(part, &format!("[{kernel}] "));
+    for part in parts {
+        match part {
+            Ok(parts) => {
+                parts.into_iter().for_each(|(share, part)| tally.add(part, &format!("[{}] ", share.kernel)));
+            }
+            Err(_panic) => tally.add(panicked(), ""),
+        }
     }
     tally
+}
+
+/// The next that waits.
+fn next(waiting: &Mutex<impl Iterator<Item = Share>>) -> Option<Share> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 /// Stands for the results of a thread that panicked; the panic has been printed.
@@ -85,9 +120,12 @@ fn panicked() -> Tally {
 /// Attach and detach so often, where the tests on the running kernel do it a hundred times.
 const CYCLES: &str = "10";
 
-/// Runs the script on one kernel.
-fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tally {
+/// Runs its share in one virtual machine.
+fn one(share: Share, built: &Built, binaries: &[&Binary], filter: Option<&str>) -> Tally {
+    let Share { kernel, number, of } = share;
     let start = Instant::now();
+    let binaries: Vec<&Binary> = binaries.iter().copied().filter(|binary| share.has(binary)).collect();
+    let own = [("XBR_TEST_CYCLES".to_owned(), CYCLES.to_owned()), ("XBR_TEST_PART".to_owned(), format!("{number}/{of}"))];
     let vm = Vm {
         kernel,
         cpus: 1,
@@ -96,12 +134,12 @@ fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tal
         tty: false,
         counted: false,
         out: None,
-        env: built.programs.iter().cloned().chain([("XBR_TEST_CYCLES".to_owned(), CYCLES.to_owned())]).collect(),
+        env: built.programs.iter().cloned().chain(own).collect(),
     };
-    eprintln!("[{kernel}] booting …");
-    let mut reader = Reader { kernel, binaries, line: Vec::new(), output: None, tally: Tally::default() };
-    let command = ["sh", "-c", script].map(str::to_owned);
-    let ended = vm.run(Path::new(&proc::repo()), &command, &mut reader, Prefixed { kernel, line: Vec::new() });
+    eprintln!("[{share}] booting …");
+    let mut reader = Reader { share, binaries: &binaries, line: Vec::new(), output: None, tally: Tally::default() };
+    let command = ["sh", "-c", &script(&binaries, filter)].map(str::to_owned);
+    let ended = vm.run(Path::new(&proc::repo()), &command, &mut reader, Prefixed { share, line: Vec::new() });
     let mut tally = reader.end();
     match ended {
         Err(error) => tally.fail(&format!("{error:#}")),
@@ -114,7 +152,7 @@ fn one(kernel: Kernel, built: &Built, binaries: &[&Binary], script: &str) -> Tal
             }
         }
     }
-    eprintln!("[{kernel}] done ({:.1} s)", start.elapsed().as_secs_f32());
+    eprintln!("[{share}] done ({:.1} s)", start.elapsed().as_secs_f32());
     tally
 }
 
@@ -139,7 +177,7 @@ fn script(binaries: &[&Binary], filter: Option<&str>) -> String {
 
 /// Reads the script's output as it comes.
 struct Reader<'a> {
-    kernel: Kernel,
+    share: Share,
     binaries: &'a [&'a Binary],
     /// The line that is not complete yet.
     line: Vec<u8>,
@@ -158,7 +196,7 @@ impl Reader<'_> {
             self.close(code.parse().ok());
         } else if let Some((_, _, output)) = &mut self.output {
             if line.starts_with(SLOWEST) {
-                eprintln!("[{}] {line}", self.kernel);
+                eprintln!("[{}] {line}", self.share);
             }
             output.push_str(line);
             output.push('\n');
@@ -172,13 +210,13 @@ impl Reader<'_> {
         };
         let name = binary.to_string();
         let part = Tally::read(&output, &name, code);
-        let kernel = self.kernel;
+        let share = self.share;
         if part.failed > 0 {
-            let lines: Vec<String> = output.lines().map(|line| format!("[{kernel}] {line}")).collect();
-            eprintln!("[{kernel}] ---- {name} ----\n{}\n[{kernel}] ---- end of {name} ----", lines.join("\n"));
+            let lines: Vec<String> = output.lines().map(|line| format!("[{share}] {line}")).collect();
+            eprintln!("[{share}] ---- {name} ----\n{}\n[{share}] ---- end of {name} ----", lines.join("\n"));
         }
         if !part.is_empty() {
-            eprintln!("[{kernel}] {} ({:.1} s)", part.line(&name), start.elapsed().as_secs_f32());
+            eprintln!("[{share}] {} ({:.1} s)", part.line(&name), start.elapsed().as_secs_f32());
         }
         self.tally.add(part, "");
     }
@@ -208,7 +246,7 @@ impl Write for Reader<'_> {
 
 /// Writes whole lines to stderr, with the kernel before each.
 struct Prefixed {
-    kernel: Kernel,
+    share: Share,
     line: Vec<u8>,
 }
 
@@ -216,7 +254,7 @@ impl Write for Prefixed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
             if *byte == b'\n' {
-                eprintln!("[{}] {}", self.kernel, String::from_utf8_lossy(&self.line));
+                eprintln!("[{}] {}", self.share, String::from_utf8_lossy(&self.line));
                 self.line.clear();
             } else {
                 self.line.push(*byte);
