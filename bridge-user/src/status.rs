@@ -126,6 +126,14 @@ pub struct TableFill {
     pub refused: u64,
 }
 
+impl AddAssign<&Self> for TableFill {
+    fn add_assign(&mut self, other: &Self) {
+        self.used += other.used;
+        self.capacity += other.capacity;
+        self.refused += other.refused;
+    }
+}
+
 /// One bridge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -57,6 +57,9 @@ tcx@eth0 or the like. --port eth0 and --hook eth0=... then mean all such ports; 
 --hook eth0.10=off takes out that port alone, --hook eth0=off leaves eth0 alone.
 SIGTERM and SIGINT stop xbr and leave the ports as they were. RUST_LOG selects log messages in detail.";
 
+/// Of so many frames that shadow mode would forward, one is compared.
+const SAMPLE: u32 = 16;
+
 /// Options of `xbr run`.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_AFTER_HELP)]
@@ -87,16 +90,9 @@ pub(super) struct RunArgs {
     /// Forward nothing: decide, count, and compare with what the bridge does
     #[arg(long, help_heading = "Shadow mode")]
     shadow: bool,
-    /// Compare one in N of the frames that would be forwarded
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 16,
-        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
-        requires = "shadow",
-        help_heading = "Shadow mode"
-    )]
-    sample: u32,
+    /// Compare one in N of the frames that would be forwarded [default: 16]
+    #[arg(long, value_name = "N", value_parser = number::<1, 1_000_000>, help_heading = "Shadow mode")]
+    sample: Option<u32>,
     #[command(flatten)]
     run_dir: RunDir,
     /// Entries of the FDB table, 16 to 4194304
@@ -104,7 +100,7 @@ pub(super) struct RunArgs {
         long,
         value_name = "N",
         default_value_t = 65536,
-        value_parser = clap::value_parser!(u32).range(16..=4_194_304),
+        value_parser = number::<16, 4_194_304>,
         help_heading = "Instance"
     )]
     fdb_size: u32,
@@ -129,6 +125,9 @@ impl RunArgs {
                 return usage(format!("both --all and bridge \"{bridge}\" are given: use one of them"));
             }
             _ => {}
+        }
+        if self.sample.is_some() && !self.shadow {
+            return usage("--sample is about shadow mode: give --shadow as well, or leave it out".into());
         }
         let mut hooks = BTreeMap::new();
         for (port, hook) in self.hooks {
@@ -163,9 +162,15 @@ impl RunArgs {
             overrule: self.overrule.into_iter().collect(),
             redirect_peer: self.redirect_peer,
             coherence: self.coherence,
-            shadow: NonZeroU32::new(self.sample).filter(|_| self.shadow),
+            shadow: NonZeroU32::new(self.sample.unwrap_or(SAMPLE)).filter(|_| self.shadow),
         })
     }
+}
+
+/// Accepts a number in decimal digits, from `MIN` to `MAX`.
+fn number<const MIN: u32, const MAX: u32>(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or_else(|| format!("give a number from {MIN} to {MAX}"))
 }
 
 /// Accepts what the kernel accepts as an interface name (`dev_valid_name`).

@@ -65,11 +65,12 @@ pub(super) fn man(args: &ManArgs, command: Command) -> Result<(), Failure> {
 }
 
 /// File name and text of each page, the main one first. Section 8: commands of administrators.
-fn pages(mut command: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+fn pages(command: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    // `xbr help` has no page of its own.
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let mut pages = vec![page(command.clone(), "xbr")?];
-    let shown = |verb: &&Command| !verb.is_hide_set() && verb.get_name() != "help";
-    for verb in command.get_subcommands().filter(shown) {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         let name = format!("xbr-{}", verb.get_name());
         pages.push(page(verb.clone(), &name)?);
     }
@@ -78,13 +79,25 @@ fn pages(mut command: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
 
 fn page(command: Command, name: &str) -> io::Result<(String, Vec<u8>)> {
     let mut text = Vec::new();
+    let environment = environment(&command);
     Man::new(command.version(env!("CARGO_PKG_VERSION")))
         .title(name.to_uppercase())
         .section("8")
         .source(concat!("xbr ", env!("CARGO_PKG_VERSION")))
         .manual("System Administration")
         .render(&mut text)?;
+    text.extend(environment.into_bytes());
     Ok((format!("{name}.8"), text))
+}
+
+/// The section about variables that stand for options.
+fn environment(command: &Command) -> String {
+    let entry = |option: &clap::Arg| {
+        let (variable, long) = (option.get_env()?.to_string_lossy(), option.get_long()?.replace('-', "\\-"));
+        Some(format!(".TP\n\\fB{variable}\\fR\nStands for \\fB\\-\\-{long}\\fR where that is not given.\n"))
+    };
+    let entries: String = command.get_arguments().filter_map(entry).collect();
+    if entries.is_empty() { entries } else { format!(".SH ENVIRONMENT\n{entries}") }
 }
 
 #[cfg(test)]
@@ -109,6 +122,11 @@ mod tests {
         }
         let main = String::from_utf8_lossy(&pages[0].1);
         assert!(main.contains("no daemon answers"), "{main}");
+        assert!(!main.contains("help(8)"), "{main}");
+        for (name, text) in &pages {
+            let has = String::from_utf8_lossy(text).contains(".SH ENVIRONMENT\n.TP\n\\fBXBR_RUN_DIR\\fR\n");
+            assert_eq!(has, !matches!(name.as_str(), "xbr.8" | "xbr-reasons.8"), "{name}");
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
     faults
 }
 
-/// One snapshot for all: the first daemon's with the bridges and the warnings of all.
+/// One snapshot for all: the first daemon's, with the bridges, the warnings and the sums of all. It is active if all are.
 fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
     let mut snapshots = snapshots.into_iter();
     let mut merged = snapshots.next().unwrap_or_default();
@@ -130,6 +130,16 @@ fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
             (Some(_), None) => {}
         }
         merged.gone += other.gone;
+        merged.active &= other.active;
+        for (cause, count) in other.resyncs {
+            *merged.resyncs.entry(cause).or_default() += count;
+        }
+        for table in other.tables {
+            match merged.tables.iter_mut().find(|one| one.name == table.name) {
+                Some(one) => *one += &table,
+                None => merged.tables.push(table),
+            }
+        }
     }
     merged.bridges.sort_by(|one, other| one.ifname.cmp(&other.ifname));
     merged
@@ -151,7 +161,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::cli::fixture::{other_daemon, shadow, snapshot};
+    use crate::{
+        cli::fixture::{other_daemon, shadow, snapshot},
+        status::TableFill,
+    };
 
     /// The paths of all keys; below `open` the keys are names, not part of the form.
     fn keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
@@ -212,6 +225,27 @@ mod tests {
         assert_eq!(merged["warnings"].as_array().unwrap().len(), 1);
         assert_eq!(merged["gone"]["ports"], 4);
         assert_eq!(merged["gone"]["reasons"]["refresh"], 10);
+    }
+
+    #[test]
+    fn what_several_daemons_have_is_added_up() {
+        let fill = |name: &str, used| TableFill { name: name.to_owned(), used, capacity: 10, refused: 1 };
+        let one = Snapshot {
+            active: true,
+            resyncs: [("overrun".to_owned(), 2)].into(),
+            tables: vec![fill("fdb", 3)],
+            ..Snapshot::default()
+        };
+        let other = Snapshot {
+            resyncs: [("overrun".to_owned(), 1), ("start".to_owned(), 1)].into(),
+            tables: vec![fill("fdb", 4), fill("ports", 1)],
+            ..Snapshot::default()
+        };
+        let merged = merge(vec![one.clone(), other]);
+        assert!(!merged.active && merge(vec![one.clone(), one]).active);
+        assert_eq!(merged.resyncs, [("overrun".to_owned(), 3), ("start".to_owned(), 1)].into());
+        let fdb = TableFill { used: 7, capacity: 20, refused: 2, ..fill("fdb", 0) };
+        assert_eq!(merged.tables, [fdb, fill("ports", 1)]);
     }
 
     #[test]

@@ -99,10 +99,20 @@ fn bad_input_is_one_line_that_names_it() {
             "run br0 --overrule frob",
             "invalid value 'frob' for '--overrule <REASON>': there is no such reason: use one of netfilter, bridge_promisc, tc_filter, foreign_xdp, egress_policy (try --help)",
         ),
-        ("run br0 --fdb-size 15", "invalid value '15' for '--fdb-size <N>': 15 is not in 16..=4194304 (try --help)"),
+        (
+            "run br0 --fdb-size 15",
+            "invalid value '15' for '--fdb-size <N>': give a number from 16 to 4194304 (try --help)",
+        ),
+        (
+            "run br0 --fdb-size x",
+            "invalid value 'x' for '--fdb-size <N>': give a number from 16 to 4194304 (try --help)",
+        ),
         ("run br0 --prot eth0", "unexpected argument '--prot' found; a similar argument exists: '--port' (try --help)"),
-        ("run br0 --sample 3", "the following required arguments were not provided: --shadow (try --help)"),
-        ("run br0 --shadow --sample 0", "invalid value '0' for '--sample <N>': 0 is not in 1..=1000000 (try --help)"),
+        ("run br0 --sample 3", "--sample is about shadow mode: give --shadow as well, or leave it out"),
+        (
+            "run br0 --shadow --sample 0",
+            "invalid value '0' for '--sample <N>': give a number from 1 to 1000000 (try --help)",
+        ),
         ("run br0 --port", "a value is required for '--port <DEV>' but none was supplied (try --help)"),
         ("frob", "unrecognized subcommand 'frob' (try --help)"),
     ] {

@@ -97,7 +97,9 @@ pub(crate) fn run(
     for part in parts {
         match part {
             Ok(parts) => {
-                parts.into_iter().for_each(|(share, part)| tally.add(part, &format!("[{}] ", share.kernel)));
+                for (share, part) in parts {
+                    tally.add(part, &format!("[{}] ", share.kernel));
+                }
             }
             Err(_panic) => tally.add(panicked(), ""),
         }
@@ -125,7 +127,8 @@ fn one(share: Share, built: &Built, binaries: &[&Binary], filter: Option<&str>) 
     let Share { kernel, number, of } = share;
     let start = Instant::now();
     let binaries: Vec<&Binary> = binaries.iter().copied().filter(|binary| share.has(binary)).collect();
-    let own = [("XBR_TEST_CYCLES".to_owned(), CYCLES.to_owned()), ("XBR_TEST_PART".to_owned(), format!("{number}/{of}"))];
+    let own =
+        [("XBR_TEST_CYCLES".to_owned(), CYCLES.to_owned()), ("XBR_TEST_PART".to_owned(), format!("{number}/{of}"))];
     let vm = Vm {
         kernel,
         cpus: 1,
