@@ -83,7 +83,7 @@ pub(crate) struct Here {
 }
 
 impl Here {
-    /// `None` never happens: no CPU has a number that user space does not know of.
+    /// `None`: user space knows of no CPU with this number, as where numbers are left out. Nothing is remembered there.
     #[inline(always)]
     pub(crate) fn now() -> Option<Self> {
         let cpu = this_cpu();

@@ -117,10 +117,14 @@ fn faults(snapshots: &[Snapshot], silent: &[String]) -> Vec<String> {
     faults
 }
 
-/// One snapshot for all: the first daemon's, with the bridges, the warnings and the sums of all. It is active if all are.
+/// One snapshot for all: the first daemon's, with the bridges, the warnings and the sums of all. It is active if all are that are
+/// not in shadow mode.
 fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
+    let mut fast = snapshots.iter().filter(|one| one.shadow.is_none()).map(|one| one.active).peekable();
+    let active = fast.peek().is_some() && fast.all(|active| active);
     let mut snapshots = snapshots.into_iter();
     let mut merged = snapshots.next().unwrap_or_default();
+    merged.active = active;
     for other in snapshots {
         merged.bridges.extend(other.bridges);
         merged.warnings.extend(other.warnings);
@@ -130,7 +134,6 @@ fn merge(snapshots: Vec<Snapshot>) -> Snapshot {
             (Some(_), None) => {}
         }
         merged.gone += other.gone;
-        merged.active &= other.active;
         for (cause, count) in other.resyncs {
             *merged.resyncs.entry(cause).or_default() += count;
         }
@@ -163,7 +166,7 @@ mod tests {
     use super::*;
     use crate::{
         cli::fixture::{other_daemon, shadow, snapshot},
-        status::TableFill,
+        status::{ShadowStatus, TableFill},
     };
 
     /// The paths of all keys; below `open` the keys are names, not part of the form.
@@ -242,7 +245,10 @@ mod tests {
             ..Snapshot::default()
         };
         let merged = merge(vec![one.clone(), other]);
-        assert!(!merged.active && merge(vec![one.clone(), one]).active);
+        assert!(!merged.active && merge(vec![one.clone(), one.clone()]).active);
+        let trial = Snapshot { shadow: Some(ShadowStatus::default()), ..Snapshot::default() };
+        assert!(merge(vec![trial.clone(), one.clone()]).active && merge(vec![one, trial.clone()]).active);
+        assert!(!merge(vec![trial]).active);
         assert_eq!(merged.resyncs, [("overrun".to_owned(), 3), ("start".to_owned(), 1)].into());
         let fdb = TableFill { used: 7, capacity: 20, refused: 2, ..fill("fdb", 0) };
         assert_eq!(merged.tables, [fdb, fill("ports", 1)]);

@@ -193,6 +193,10 @@ impl World {
                 }
                 Event::LinkGone(ifindex) => {
                     self.sync.forget_device(*ifindex);
+                    // It may be back before this is read, without the clsact qdisc (`dev_shutdown`) but with its link.
+                    if !self.programs.tcx && self.attachments.lose(*ifindex) {
+                        self.dirty.links = Links::All;
+                    }
                     self.doubt(*ifindex);
                 }
                 Event::Port(ifindex) | Event::Vlan(ifindex) => self.doubt(*ifindex),
@@ -227,7 +231,7 @@ impl World {
     }
 
     /// Hears what has been announced by now. `true`: a device that is not known is among it, or there is no end of it.
-    fn hear_more(&mut self) -> bool {
+    pub(super) fn hear_more(&mut self) -> bool {
         for _ in 0..FEW_BATCHES {
             let heard = self.events.there();
             let is_new = |event: &Event| matches!(event, Event::Link(device) if !self.model.links.contains_key(device));

@@ -193,6 +193,13 @@ impl Attachments {
         changed
     }
 
+    /// Takes the programs off a device that has left the network namespace. Returns whether it had some.
+    pub fn lose(&mut self, ifindex: IfIndex) -> bool {
+        let had = self.hooked.contains_key(&ifindex);
+        self.detach(ifindex);
+        had
+    }
+
     /// Something changed that may have been the reason of a refusal.
     pub fn doubt_refusals(&mut self) {
         self.doubted = true;

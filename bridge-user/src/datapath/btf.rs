@@ -110,9 +110,9 @@ impl Btf {
         Ok(Self { base, split })
     }
 
-    /// Whether the types of the module are among them.
-    pub fn has_module(&self) -> bool {
-        self.split.is_some()
+    /// Whether the types of this module are among them, or it is not loaded now, as one that is built in never is.
+    pub fn is_complete(&self, module: &str) -> bool {
+        self.split.is_some() || !Path::new(BTF_FOLDER).join(module).exists()
     }
 
     /// As the function [`member_offset`].

@@ -55,16 +55,41 @@ impl KernelContext {
     }
 }
 
+/// A copy of an object, as aligned as its reader wants it.
+pub(super) struct Object {
+    room: Vec<u8>,
+    start: usize,
+}
+
+impl Object {
+    fn copy(object: &[u8]) -> Self {
+        let mut room = vec![0; object.len() + align_of::<u64>()];
+        let start = room.as_ptr().align_offset(align_of::<u64>());
+        room.truncate(start + object.len());
+        room[start..].copy_from_slice(object);
+        Self { room, start }
+    }
+
+    /// The object.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.room[self.start..]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.room[self.start..]
+    }
+}
+
 /// The object with all instructions complete. `fill` says what belongs in the place of a number. `None`: one of the numbers
 /// is nowhere.
 pub(super) fn complete<'a>(
     object: &[u8],
     fill: impl Fn(u64) -> Filling<'a>,
     context: Option<KernelContext>,
-) -> Option<Vec<u8>> {
-    let mut object = object.to_vec();
+) -> Option<Object> {
+    let mut object = Object::copy(object);
     // Sections of instructions are aligned to the length of one.
-    let (instructions, _) = object.as_chunks_mut();
+    let (instructions, _) = object.bytes_mut().as_chunks_mut();
     for hole in [FLOWS, CPUS, CHURN, FDB, GENERATIONS, TRUST] {
         complete_loads(instructions, hole, &fill(hole)).then_some(())?;
     }
@@ -205,6 +230,8 @@ mod tests {
             program.remove(missing);
             assert!(complete(program.as_flattened(), fill, None).is_none(), "{missing}");
         }
+        let object = complete(all.as_flattened(), fill, None).unwrap();
+        assert!(object.bytes().as_ptr().addr().is_multiple_of(8) && object.bytes().len() == all.len() * 8);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use aya::{
     util::{KernelVersion, nr_cpus},
 };
 use aya_log::EbpfLogger;
-use bridge_common::flow::CELLS;
+use bridge_common::flow::{CELLS, Flow};
 use log::debug;
 
 use super::{
@@ -98,8 +98,9 @@ impl Programs {
     /// Loads these programs with such an FDB table.
     pub fn load_entries(fdb: FdbShape, entries: Entries) -> Result<Self, Failure> {
         require_kernel()?;
-        let btf = Btf::load("bridge").map_err(|error| refused("a look at its types", &chain(&error)))?;
-        let context = if at_least(6, 2) { KernelContext::find(&btf).ok() } else { None };
+        // An advantage, not a need.
+        let btf = Btf::load("bridge").inspect_err(|error| debug!("{error}")).ok();
+        let context = btf.as_ref().filter(|_| at_least(6, 2)).and_then(|btf| KernelContext::find(btf).ok());
         let loaded = match (Self::load_with(fdb, entries, context), context) {
             (Err(error), Some(_)) => {
                 debug!("not with the kernel's own description of a frame: {error}");
@@ -108,7 +109,7 @@ impl Programs {
             (loaded, _) => loaded,
         };
         loaded.map(|mut programs| {
-            programs.tracing.knows(btf);
+            programs.tracing.btf = btf;
             programs
         })
     }
@@ -140,7 +141,7 @@ impl Programs {
         // What is not to be logged is no longer in the programs once the verifier has seen this constant.
         let level = log::max_level() as u8;
         loader.override_global(aya_log::LEVEL, &level, true);
-        let mut ebpf = loader.load(&object).map_err(|error| refused("BPF maps", &chain(&error)))?;
+        let mut ebpf = loader.load(object.bytes()).map_err(|error| refused("BPF maps", &chain(&error)))?;
         let tcx = at_least(6, 6);
         for (program, _, _) in entries.programs() {
             load_classifier(&mut ebpf, program)?;
@@ -194,9 +195,10 @@ fn is_realtime() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/version").is_ok_and(|version| version.contains("PREEMPT_RT"))
 }
 
-/// CPUs that there may be.
+/// CPUs that have a flow cache: those that there may be, but for so many that the verifier would not follow (`BPF_MAX_VAR_OFF`).
 fn cpus() -> u32 {
-    nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
+    const MOST: usize = (1 << 29) / (CELLS as usize * size_of::<Flow>()) - 1;
+    nr_cpus().ok().and_then(|cpus| u32::try_from(cpus.clamp(1, MOST)).ok()).unwrap_or(1)
 }
 
 /// Cells of the flow cache, of all CPUs that there may be.

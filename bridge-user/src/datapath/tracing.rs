@@ -50,7 +50,7 @@ pub struct Tracing {
     pub rules: Option<bool>,
     warned: bool,
     /// The kernel's types, if they have been read already.
-    btf: Option<Btf>,
+    pub(super) btf: Option<Btf>,
 }
 
 impl Tracing {
@@ -63,11 +63,6 @@ impl Tracing {
             listener(ebpf, name)?.load().map_err(|error| refused(name, &chain(&error)))?;
         }
         Ok(Self::default())
-    }
-
-    /// The kernel's types need not be read again.
-    pub(super) fn knows(&mut self, btf: Btf) {
-        self.btf = Some(btf);
     }
 
     /// Hears what comes to `socket` of rtnetlink and to `rules` of nftables from now on. Where that fails, a warning says so,
@@ -88,6 +83,7 @@ impl Tracing {
     /// Attaches what is not attached yet. The tracepoints exist only while the bridge module is loaded.
     pub fn attach(&mut self, ebpf: &mut Ebpf, census: &mut Census, coherence: Coherence) {
         if coherence == Coherence::Netlink {
+            self.btf = None;
             return;
         }
         if !self.fdb {
@@ -136,7 +132,7 @@ fn attach_rules(ebpf: &mut Ebpf) -> Result<(), Box<dyn std::error::Error>> {
 
 fn write_layout(ebpf: &mut Ebpf, census: &mut Census, known: Option<Btf>) -> Result<(), Box<dyn std::error::Error>> {
     // Read before the bridge was loaded, they lack its own.
-    let btf = match known.filter(Btf::has_module) {
+    let btf = match known.filter(|btf| btf.is_complete("bridge")) {
         Some(btf) => btf,
         None => Btf::load("bridge")?,
     };

@@ -11,6 +11,7 @@ use xbr_tests::{
     frame::Frame,
     leak::{self, Objects, descriptors},
     net::Kind,
+    netns::Netns,
     probe::Need,
     traffic::Flow,
     wait::{self, slowness},
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("life::kill_9_during_a_flow_on_veth", || kill_9_during_a_flow(Kind::Veth, "tc"), &[]),
     test("life::kill_9_during_a_flow_on_xdp", || kill_9_during_a_flow(Kind::Wire, "xdp"), &[]),
     test("life::a_stopped_daemon_loses_its_lease", a_stopped_daemon_loses_its_lease, &[]),
+    test("life::a_port_that_was_elsewhere_is_fast_again", a_port_elsewhere_and_back, &[]),
     test("life::ports_are_left_as_they_were_found", ports_are_left_as_they_were_found, &[Need::Tun]),
     test("life::counts_outlive_their_bridge", counts_outlive_their_bridge, &[]),
     test("life::undo_puts_back_what_a_dead_guardian_could_not", undo_by_hand, &[]),
@@ -111,6 +113,28 @@ fn a_stopped_daemon_loses_its_lease() -> Result<()> {
     ensure!(suspended >= 500, "only {suspended} of 500 frames went by the bridge: {}", xbr.summary());
     wait::until("fast again after SIGCONT", Duration::from_secs(3), || Ok(warm(&xbr, one, two).is_ok()))?;
     scene.steady(&xbr, one, two, 200)?;
+    xbr.stop()
+}
+
+fn a_port_elsewhere_and_back() -> Result<()> {
+    let scene = Scene::new(&[Kind::Veth, Kind::Veth, Kind::Veth])?;
+    let [one, two, three] = scene.first();
+    let xbr = scene.xbr(&[])?;
+    warm(&xbr, one, two)?;
+    scene.steady(&xbr, one, two, 100)?;
+    // Back before the daemon has looked.
+    xbr.signal(Signal::SIGSTOP)?;
+    let elsewhere = Netns::create(&format!("{}-away", scene.net.host.name()))?;
+    scene.host(&format!("ip link set {} netns {}", one.port, elsewhere.name()))?;
+    elsewhere.cmd(&format!("ip link set {} netns {}", one.port, scene.net.host.name()))?;
+    scene.host(&format!("ip link set {} up", one.port))?;
+    scene.net.join(one, "br0")?;
+    xbr.signal(Signal::SIGCONT)?;
+    xbr.wait_accelerated(&one.port)?;
+    scene.greet()?;
+    warm(&xbr, one, two)?;
+    scene.steady(&xbr, one, two, 100)?;
+    scene.steady(&xbr, three, one, 100)?;
     xbr.stop()
 }
 

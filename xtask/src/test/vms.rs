@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, Write},
+    panic::{self, AssertUnwindSafe},
     path::Path,
     sync::{Mutex, PoisonError},
     thread,
@@ -83,7 +84,8 @@ pub(crate) fn run(
         let work = || {
             let mut parts = Vec::new();
             while let Some(share) = next(&waiting) {
-                parts.push((share, one(share, built, &binaries, filter)));
+                let part = panic::catch_unwind(AssertUnwindSafe(|| one(share, built, &binaries, filter)));
+                parts.push((share, part.unwrap_or_else(|_panic| panicked())));
             }
             let then = then.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(then) = then {

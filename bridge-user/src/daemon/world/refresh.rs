@@ -77,6 +77,9 @@ impl World {
             let policy = self.tables.policy_announced();
             self.model.vlans = self.requests.vlans()?;
             self.model.links = self.ask_links()?;
+            // A device that left and is back looks as it did before, but the kernel has emptied its place in the device map. It
+            // was announced under the lock that the answers have waited for.
+            self.hear_more();
             self.refresh_policy(Some(policy))?;
             if !self.sync.watch.confirm(&mut self.tables, &announced) {
                 break;
