@@ -254,8 +254,8 @@ fn the_destination_is_in_the_key() {
 
 #[test]
 fn one_in_so_many_frames_goes_all_the_way() {
-    let due: Vec<u64> = (0..400).filter(|frames| is_due((0..*frames).map(|_| served(64)).sum())).collect();
-    assert_eq!(due, [127, 255, 383]);
+    let due: Vec<u64> = (0..3200).filter(|frames| is_due((0..*frames).map(|_| served(64)).sum())).collect();
+    assert_eq!(due, [1023, 2047, 3071]);
 }
 
 #[test]
