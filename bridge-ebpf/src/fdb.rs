@@ -30,7 +30,7 @@ pub(crate) fn find(key: u64, generation: u64) -> u64 {
         let bucket = bucket(key, multiplier);
         let mut place = 0;
         while place < BUCKET {
-            // SAFETY: the kernel returned the pointer for this program run. Volatile and in this order, as the place may be
+            // SAFETY: one of the buckets. Volatile and in this order, as the place may be
             // given to another key meanwhile (see Bucket).
             unsafe {
                 let stands = &raw const (*bucket).keys[place];

@@ -121,7 +121,7 @@ impl Here {
     #[inline(always)]
     fn standing(self, key: &FlowKey, cell: *mut Flow) -> Option<&'static mut Flow> {
         // Where nothing is remembered, no cell has a key.
-        // SAFETY: the kernel returned the pointer for this program run, and programs of one CPU do not interrupt each
+        // SAFETY: one of the cells, and programs of one CPU do not interrupt each
         // other: they run in its softirq (see XBR_CACHE). User space only reads, but for the counts of cells that serve no
         // port.
         let flow = unsafe { &mut *cell };
@@ -312,7 +312,7 @@ fn flush(here: Here, cell: *mut Flow) {
     if flow.served == 0 {
         return;
     }
-    // SAFETY: the kernel returned the pointer for this program run, and only this CPU writes there.
+    // SAFETY: one of the cells, and only this CPU writes there.
     unsafe { ptr::write_volatile(first, ptr::read_volatile(first) + 1) };
     let (packets, bytes) = packets_and_bytes(flow.served);
     let amount = Amount { packets, bytes };

@@ -9,18 +9,10 @@ use aya_ebpf::bindings::xdp_md;
 #[cfg(target_arch = "bpf")]
 use bridge_common::holes::SCATTERED;
 
-/// The address of the value of a map, or whatever number user space puts in place of `HOLE`.
+/// Whatever number user space puts in place of `HOLE`.
 #[inline(always)]
 pub(crate) fn number<const HOLE: u64>() -> u64 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let number;
-        // SAFETY: a register is loaded.
-        unsafe { asm!("{0} = {1} ll", out(reg) number, const HOLE, options(nomem, nostack, preserves_flags)) }
-        number
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    HOLE
+    address::<(), HOLE>().addr() as u64
 }
 
 /// A number of which the compiler does not know that it is one: what is added to an address once stays in it, where otherwise
@@ -30,7 +22,7 @@ pub(crate) fn constant<const NUMBER: usize>() -> usize {
     #[cfg(target_arch = "bpf")]
     {
         let number;
-        // SAFETY: as above.
+        // SAFETY: a register is loaded.
         unsafe { asm!("{0} = {1}", out(reg) number, const NUMBER, options(nomem, nostack, preserves_flags)) }
         number
     }
@@ -38,13 +30,13 @@ pub(crate) fn constant<const NUMBER: usize>() -> usize {
     NUMBER
 }
 
-/// As [`number`], where it is an address.
+/// The address of the value of a map that user space puts in place of `HOLE`.
 #[inline(always)]
 pub(crate) fn address<T, const HOLE: u64>() -> *mut T {
     #[cfg(target_arch = "bpf")]
     {
         let pointer;
-        // SAFETY: as above.
+        // SAFETY: a register is loaded.
         unsafe { asm!("{0} = {1} ll", out(reg) pointer, const HOLE, options(nomem, nostack, preserves_flags)) }
         pointer
     }

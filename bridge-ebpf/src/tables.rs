@@ -221,7 +221,7 @@ fn port<'a>(slot: u16) -> Option<&'a Port> {
 #[inline(always)]
 fn entry(fid: u16, vid: u16, mac: Mac, look_up: impl FnOnce(u64, u64) -> u64) -> Option<Entry> {
     let cell = generation_cell(mac, vid);
-    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+    // SAFETY: one of the cells; volatile, as others write meanwhile.
     let generation = unsafe { ptr::read_volatile(cell) };
     let found = look_up(FdbKey::new(fid, mac).0, generation);
     if found == 0 {
@@ -234,7 +234,7 @@ fn entry(fid: u16, vid: u16, mac: Mac, look_up: impl FnOnce(u64, u64) -> u64) ->
 #[inline(always)]
 fn trusted(cell: u32) -> bool {
     let trust = trust(cell);
-    // SAFETY: the kernel returned the pointer for this program run; volatile, as others write meanwhile.
+    // SAFETY: one of the cells; volatile, as others write meanwhile.
     unsafe { ptr::read_volatile(&raw const (*trust).announced) == ptr::read_volatile(&raw const (*trust).confirmed) }
 }
 

@@ -222,6 +222,7 @@ impl Vm {
         let initramfs = scratch.join("initramfs");
         fs::write(&initramfs, initramfs::archive(kernel, &busybox)?)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
+        // Zeroing a page takes an emulated processor long, and by one string instruction it would count as thousands.
         let mut append = format!(
             "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic mitigations=off apparmor=0 audit=0 tsc=reliable \
              no_timer_check cryptomgr.notests nowatchdog init_on_alloc=0 rcupdate.rcu_expedited=1 xbr_release={} xbr_modules={}",
@@ -245,8 +246,6 @@ impl Vm {
         qemu.args(["-accel", accelerator, "-cpu", "max", "-smp", &self.cpus.to_string(), "-m", &self.memory]);
         if self.counted {
             qemu.args(["-icount", "shift=0,sleep=off"]);
-            // Zeroing a page by one string instruction would count as thousands.
-            append += " init_on_alloc=0";
         }
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
