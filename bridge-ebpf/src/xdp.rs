@@ -7,7 +7,7 @@ use core::{hint::cold_path, ptr};
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
-    helpers::generated::{bpf_redirect_map, bpf_xdp_get_buff_len},
+    helpers::generated::bpf_redirect_map,
     macros::map,
     maps::PerCpuArray,
     programs::XdpContext,
@@ -38,13 +38,6 @@ use crate::{
 /// Cell 0: where the frame at hand lies.
 #[map(name = "xbr_address")]
 static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// Whether all of the frame is in one buffer: not every device takes more.
-#[inline(always)]
-fn is_in_one_buffer(ctx: &XdpContext, packet: Packet) -> bool {
-    // SAFETY: a helper on the context, which leaves pointers as they are.
-    unsafe { bpf_xdp_get_buff_len(ctx.ctx) as usize == packet.len() }
-}
 
 /// Does what was decided about frames like this one. `None`: nothing was, or it is not quite like them.
 #[inline(always)]
@@ -161,10 +154,12 @@ pub(crate) fn run(ctx: &XdpContext) -> Option<u32> {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut slot = tables::device(ifindex);
     let packet = Packet::new(ctx.data(), ctx.data_end());
-    if slot == UNKNOWN || !tables::leased() || !is_in_one_buffer(ctx, packet) {
+    let wire_len = packet.len();
+    // Not every device takes more than one buffer.
+    if slot == UNKNOWN || !tables::leased() || is_scattered(ctx.ctx, wire_len as u64) {
         return None;
     }
-    let wire_len = packet.len() as u32;
+    let wire_len = wire_len as u32;
     let mut outer = None;
     if slot == PARENT {
         outer = tag_at(packet, 0, wire_len);
